@@ -1,0 +1,73 @@
+"""Configuration sections: typed, bounded, described; unknown keys are refused.
+
+A field either *decides* what a shard contains, and then it is part of the fingerprint, or it only says
+how the work is done (`runtime`), and then changing it re-runs nothing.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of every configuration section: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def decides(self) -> dict[str, Any]:
+        """The JSON values of the fields that decide content, `runtime` fields left out at any depth."""
+        out: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("runtime"):
+                continue
+            value = getattr(self, name)
+            out[name] = (
+                value.decides() if isinstance(value, Section) else self.model_dump(mode="json", include={name})[name]
+            )
+        return out
+
+
+def runtime(default: Any = ..., **kwargs: Any) -> Any:
+    """A pydantic Field that does not enter the fingerprint (resources, deadlines, concurrency)."""
+    return Field(default, json_schema_extra={"runtime": True}, **kwargs)
+
+
+class Workers(Section):
+    """How many workers a stage may have at once."""
+
+    min: int = Field(1, ge=1, description="workers started at once")
+    max: int = Field(1, ge=1, description="workers that may be added under load")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Workers":
+        if self.max < self.min:
+            raise ValueError(f"workers.max ({self.max}) must not be below workers.min ({self.min})")
+        return self
+
+
+class Resources(Section):
+    """What one worker of a stage takes from the cluster."""
+
+    cpus: float = Field(1.0, ge=0, description="CPUs a worker holds; fractions share a core")
+    gpus: float = Field(0.0, ge=0, description="GPUs a worker holds; 0 runs on the CPU, fractions share a device")
+    memory: int | None = Field(None, ge=1, description="heap memory a worker reserves, in bytes; null reserves none")
+    workers: Workers = Field(Workers(), description="size of the worker pool")
+
+    @property
+    def device(self) -> str:
+        """`cuda` where a GPU was asked for, else `cpu`; never what the driver happens to see."""
+        return "cuda" if self.gpus > 0 else "cpu"
+
+
+class StageSection(Section):
+    """What every stage's section has."""
+
+    resources: Resources = runtime(Resources(), description="what one worker of this stage takes from the cluster")
+
+
+class ModelRef(Section):
+    """A model by hub id and revision, or by local folder."""
+
+    model: str = Field(description="hub id (org/name) or local folder")
+    revision: str | None = Field(None, description="hub revision; pin a commit for a reproducible run")

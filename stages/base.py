@@ -1,0 +1,148 @@
+"""What a stage is. The runner calls `open` once per worker, then `process` once per shard, then `close`.
+
+A stage is cheap to build (no weights, no sockets, no heavy import): the driver builds one too, to ask for its
+identity. It must give the same output for the same input: resume and verification rest on it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import pyarrow as pa
+
+from schemas.ledger import Drop
+from schemas.section import StageSection
+
+
+class ImageSource(Protocol):
+    """Reads original image bytes out of the `images` objects that `download` committed."""
+
+    def read(self, shard: str, offset: int, size: int) -> bytes: ...
+
+
+@dataclass
+class ShardInput:
+    """One shard as a map stage sees it.
+
+    Attributes:
+        shard: name of the shard, five or more digits.
+        tables: the committed rows of every stage in `rows_from` and `also_reads`, by stage name. The table of
+            `rows_from` says which rows there are; others hold at least those uids, in any order.
+        images: the original bytes.
+        scratch: an empty folder of this attempt's own, on the run's file system where it has one; removed afterwards.
+    """
+
+    shard: str
+    tables: dict[str, pa.Table]
+    images: ImageSource
+    scratch: Path
+
+
+@dataclass
+class ShardOutput:
+    """What a stage made of one shard: every row in is in `rows` or in `drops`, once.
+
+    Attributes:
+        rows: the table, of the stage's schema.
+        drops: the rows that stop here.
+        files: further data objects by kind, written under `scratch` (`images`: the tar that download made).
+        metrics: figures for the report (bytes, tokens, cache hits); sums over shards must make sense.
+    """
+
+    rows: pa.Table
+    drops: list[Drop] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Stage(ABC):
+    """What map and gather stages share.
+
+    Attributes:
+        name: as in the run directory and in `status`.
+        version: raise it when the same config and input would now give other rows.
+        schema: Arrow schema of `rows`.
+        rows_from: the stage whose rows come in, or None for a stage that reads the outside world.
+        also_reads: stages whose tables are looked up by uid as well (the same shard for map stages, all for gathers).
+    """
+
+    name: str
+    version: ClassVar[int]
+    schema: pa.Schema
+    rows_from: str | None
+    also_reads: tuple[str, ...] = ()
+
+    def __init__(self, config: StageSection) -> None:
+        self.config = config
+
+    def models(self) -> dict[str, str]:
+        """Identity of everything outside the config that decides the output: name@revision or a weights hash."""
+        return {}
+
+    def check(self) -> None:  # noqa: B027  an optional hook, not a forgotten abstract
+        """Look, before anything starts, for what would stop every shard.
+
+        Raises:
+            RequestError: one paragraph: what, where, what to do.
+        """
+
+    def open(self) -> None:  # noqa: B027
+        """Load weights, start engines. Raises SetupError where no worker could."""
+
+    def close(self) -> None:  # noqa: B027
+        """Give back what `open` took. Called once, also after an error."""
+
+
+class MapStage(Stage):
+    """Turns shard k into shard k."""
+
+    @abstractmethod
+    def process(self, shard: ShardInput) -> ShardOutput: ...
+
+
+class GatherInput(Protocol):
+    """All shards of the stages a gather reads."""
+
+    scratch: Path
+
+    def shards(self, stage: str) -> list[str]:
+        """Shard names in order."""
+
+    def table(self, stage: str, shard: str, columns: list[str] | None = None) -> pa.Table:
+        """Committed rows of one shard."""
+
+    def file(self, stage: str, shard: str, kind: str) -> bytes:
+        """A further data object of one shard."""
+
+
+class GatherStage(Stage):
+    """Sees all shards; its output is shards again.
+
+    `process` yields (shard name, output) in order of name. Drops and metrics may be spread over the outputs in any way;
+    an output's `files` are kept under its shard name.
+    """
+
+    @abstractmethod
+    def process(self, inputs: GatherInput) -> Iterator[tuple[str, ShardOutput]]: ...
+
+
+def shard_name(index: int) -> str:
+    """Name of shard number `index`, counted from 0: `00042`."""
+    return f"{index:05d}"
+
+
+def by_uid(table: pa.Table) -> dict[str, int]:
+    """Row number of every uid of a table."""
+    return {uid: i for i, uid in enumerate(table.column("uid").to_pylist())}
+
+
+def align(table: pa.Table, uids: list[str]) -> pa.Table:
+    """The rows of `table` that belong to `uids`, in that order.
+
+    Raises:
+        KeyError: a uid is not in the table.
+    """
+    places = by_uid(table)
+    return table.take(pa.array([places[uid] for uid in uids], pa.int64()))
