@@ -10,7 +10,7 @@ from schemas.errors import ContractError
 
 
 def _field(name: str, dtype: pa.DataType, *, null: bool = False, **meta: str) -> pa.Field:
-    return pa.field(name, dtype, nullable=null, metadata={k: v for k, v in meta.items()} or None)
+    return pa.field(name, dtype, nullable=null, metadata=dict(meta.items()) or None)
 
 
 UID = _field("uid", pa.string(), about="128-bit hex identity, kept from ingest to export")
