@@ -12,8 +12,11 @@ from typing import ClassVar, Protocol
 
 import pyarrow as pa
 
-from schemas.ledger import Drop
+from schemas.ledger import Drop, Reason
 from schemas.section import StageSection
+
+
+POISON_DETAIL = "poison: every process that worked on this row died"
 
 
 class ImageSource(Protocol):
@@ -100,6 +103,16 @@ class MapStage(Stage):
 
     @abstractmethod
     def process(self, shard: ShardInput) -> ShardOutput: ...
+
+    def quarantine(self, rows: pa.Table) -> ShardOutput:
+        """What becomes of rows (of the `rows_from` table) that kill every process which works on them.
+
+        They stop here with reason `poison`. A stage that never drops overrides this to say so in a row of its own.
+        """
+        uids = rows.column("uid").to_pylist()
+        urls = rows.column("url").to_pylist() if "url" in rows.column_names else [""] * len(uids)
+        drops = [Drop(uid, url, Reason.POISON, POISON_DETAIL) for uid, url in zip(uids, urls, strict=True)]
+        return ShardOutput(self.schema.empty_table(), drops)
 
 
 class GatherInput(Protocol):
