@@ -157,6 +157,11 @@ CAPTION = pa.schema(
 PACKAGE = pa.schema(
     [
         UID,
+        URL,
+        _field("caption", pa.string()),
+        _field("format", pa.string(), about="lower-case Pillow format name of the image member"),
+        _field("width", pa.int32(), unit="px", frame="image"),
+        _field("height", pa.int32(), unit="px", frame="image"),
         _field("image_member", pa.string(), about="member name in the shard's tar"),
         _field("image_offset", pa.int64(), unit="byte", about="of the image bytes in the shard's tar"),
         _field("image_bytes", pa.int64(), unit="byte"),
