@@ -16,7 +16,7 @@ from typing import Literal
 import pyarrow as pa
 
 from pipeline.fingerprint import Components, digest, stage_identity, with_inputs
-from pipeline.store import GATHER, CommittedImages, Store, check_output, gather_digest
+from pipeline.store import CommittedImages, Store, check_output, gather_digest
 from schemas.commit import CommitRecord, DataObject, FailureRecord, Worker
 from schemas.errors import ContractError, SetupError
 from stages.base import GatherStage, MapStage, ShardInput, ShardOutput, Stage, align
@@ -83,7 +83,7 @@ class Work:
         self._opened = False
 
     def run(self, shard: str) -> State:
-        """Bring one shard (`all` for a gather) to its commit, or to its failure record. Never raises for a bad shard."""
+        """Bring one shard (`all` for a gather) to its commit or to its failure record; a bad shard never raises."""
         components = self.components(shard)
         standing = self.store.commit(self.stage.name, shard)
         if standing is not None and standing.fingerprint == digest(components):

@@ -1,0 +1,223 @@
+"""The configuration of a run: YAML in, one validated object out. Presets ship with the package.
+
+Three things make a configuration, later ones win: a preset or a YAML file (which may `extends:` a preset), `--set`
+overrides, and `${run}`, which stands for the run directory in any text value.
+"""
+
+import difflib
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from pipeline.storage import open_storage
+from schemas.errors import RequestError
+from schemas.section import Section, runtime
+from stages.caption import CaptionSection
+from stages.cluster import ClusterSection
+from stages.dedup import DedupSection
+from stages.download import DownloadSection
+from stages.embed import EmbedSection
+from stages.ingest import IngestSection
+from stages.package import PackageSection
+from stages.perceive import PerceiveSection
+from stages.select import SelectSection
+
+RUN_FILE = "run.yaml"
+RUN_VARIABLE = "${run}"
+
+
+class RaySection(Section):
+    """Where the work runs."""
+
+    address: str | None = runtime(
+        None, description="`auto` or ray://host:port joins a cluster; null starts Ray on this machine"
+    )
+    cpus: float | None = runtime(None, ge=0, description="CPUs of a Ray started here; null takes the machine's")
+    gpus: float | None = runtime(None, ge=0, description="GPUs of a Ray started here; null takes the machine's")
+
+
+class RunSection(Section):
+    """How the runner goes about its work."""
+
+    retries: int = runtime(2, ge=0, le=20, description="times a shard that raised is tried again before it is failed")
+    worker_deaths: int = runtime(
+        4, ge=2, le=50, description="times a shard is given to another worker when its worker died, before it is failed"
+    )
+    no_progress_hours: float = runtime(
+        6.0, gt=0, description="hours without one finished shard after which the run stops instead of hanging"
+    )
+    gallery: int = runtime(24, ge=0, le=500, description="samples shown in the report")
+
+
+class WorldSection(Section):
+    """The demo's own little web; null on real data."""
+
+    scenes: int = Field(160, ge=8, le=100_000, description="distinct scenes to render and serve")
+    seed: int = Field(7, ge=0, description="of the scenes and of the web around them")
+
+
+class Config(Section):
+    """Everything a run can be told."""
+
+    name: str = runtime("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="shown in the report and the card")
+    notes: list[str] = runtime([], description="known losses and caveats, printed in the report and the dataset card")
+    world: WorldSection | None = Field(None, description="serve the demo's scene world during the run")
+    ray: RaySection = runtime(RaySection(), description="where the work runs")
+    run: RunSection = runtime(RunSection(), description="how the runner goes about its work")
+    ingest: IngestSection
+    download: DownloadSection = Field(default_factory=DownloadSection)
+    embed: EmbedSection = Field(default_factory=EmbedSection)
+    cluster: ClusterSection = Field(default_factory=ClusterSection)
+    dedup: DedupSection = Field(default_factory=DedupSection)
+    select: SelectSection = Field(default_factory=SelectSection)
+    perceive: PerceiveSection = Field(default_factory=PerceiveSection)
+    caption: CaptionSection
+    package: PackageSection = Field(default_factory=PackageSection)
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship with the package."""
+    folder = resources.files("pipeline") / "presets"
+    return sorted(Path(item.name).stem for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_config(source: str, overrides: list[str], run_dir: str) -> Config:
+    """Configuration from a preset's name or a YAML file, with `key.path=value` overrides.
+
+    Raises:
+        RequestError: the file is missing or is not YAML, a key is unknown, a value is out of bounds.
+    """
+    values = _read(source)
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(_substitute(values, run_dir), source)
+
+
+def parse_config(values: dict[str, Any], source: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise RequestError(_explain(error, source)) from None
+
+
+def override_config(config: Config, overrides: list[str], run_dir: str) -> Config:
+    """The same configuration with `key.path=value` overrides."""
+    values = config.model_dump(mode="json")
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(_substitute(values, run_dir), "--set")
+
+
+def save_run(location: str, config: Config) -> None:
+    """Write RUN/run.yaml, the resolved configuration that workers read."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    open_storage(location).write(RUN_FILE, text.encode())
+
+
+def load_run(location: str) -> Config:
+    """The resolved configuration of a run directory.
+
+    Raises:
+        RequestError: there is no run there.
+    """
+    try:
+        text = open_storage(location).read(RUN_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RequestError(
+            f"{location} is not a run directory: it has no {RUN_FILE}. "
+            "Start one with `densefusion run CONFIG --run-dir DIR`."
+        ) from None
+    return parse_config(yaml.safe_load(text), f"{location}/{RUN_FILE}")
+
+
+def _read(source: str) -> dict[str, Any]:
+    if source in presets():
+        text = (resources.files("pipeline") / "presets" / f"{source}.yaml").read_text()
+    else:
+        path = Path(source)
+        if not path.is_file():
+            near = difflib.get_close_matches(source, presets(), n=1)
+            hint = f" Did you mean the preset {near[0]}?" if near else ""
+            raise RequestError(
+                f"There is no configuration file {source}, and no preset of that name.{hint} "
+                f"Presets: {', '.join(presets())}."
+            )
+        text = path.read_text()
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(values, dict):
+        raise RequestError(
+            f"{source} must hold a mapping of sections (ingest, download, ...), not {type(values).__name__}."
+        )
+    base = values.pop("extends", None)
+    return _merge(_read(base), values) if base is not None else values
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        out[key] = _merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+    return out
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RequestError(f"--set takes key.path=value, got `{override}`. Example: --set caption.max_tokens=96")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    *parents, last = key.split(".")
+    place = values
+    for parent in parents:
+        if not isinstance(place.get(parent), dict):
+            place[parent] = {}
+        place = place[parent]
+    place[last] = value
+
+
+def _substitute(value: Any, run_dir: str) -> Any:
+    if isinstance(value, str) and RUN_VARIABLE in value:
+        location = run_dir if "://" in run_dir else os.path.abspath(run_dir)  # noqa: PTH100  a URL is not a Path
+        return value.replace(RUN_VARIABLE, location)
+    if isinstance(value, dict):
+        return {key: _substitute(item, run_dir) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_substitute(item, run_dir) for item in value]
+    return value
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    """One paragraph over everything that is wrong, each with the key and what would be right."""
+    parts = []
+    for item in error.errors():
+        path = [str(step) for step in item["loc"]]
+        key = ".".join(path)
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(path[-1], _known_keys(path[:-1]), n=1, cutoff=0.5)
+            hint = f"did you mean `{near[0]}`?" if near else f"known keys there: {', '.join(_known_keys(path[:-1]))}"
+            parts.append(f"`{key}` is not a setting ({hint})")
+        elif item["type"] == "missing":
+            parts.append(f"`{key}` is required")
+        else:
+            given = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
+            parts.append(f"`{key}`: {item['msg'][0].lower()}{item['msg'][1:]}{given}")
+    return f"The configuration {source} is not valid: {'; '.join(parts)}."
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    model: Any = Config
+    for step in path:
+        field = getattr(model, "model_fields", {}).get(step)
+        if field is None:
+            continue  # a union member's own name in pydantic's path
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), model)
+    return sorted(model.model_fields)

@@ -1,0 +1,66 @@
+"""The graph: the stages a configuration asks for, in order. A new stage is one line here and one config section."""
+
+from collections.abc import Iterator
+
+from pipeline.config import Config
+from stages.base import GatherStage, Stage
+from stages.caption import CaptionStage
+from stages.cluster import ClusterStage
+from stages.dedup import DedupStage
+from stages.download import DownloadStage
+from stages.embed import EmbedStage
+from stages.ingest import IngestStage
+from stages.package import PackageStage
+from stages.perceive import PerceiveStage
+from stages.select import SelectStage
+
+
+def build_stages(config: Config) -> list[Stage]:
+    """Every stage of a run, upstream first. Cheap: no weights are loaded."""
+    experts = config.perceive.experts()
+    embed, caption = EmbedStage(config.embed), CaptionStage(config.caption, tuple(experts))
+    perceive = [PerceiveStage(name, section) for name, section in experts.items()]
+    provenance = {
+        stage.name: ", ".join(f"{k}: {v}" for k, v in sorted(stage.models().items()))
+        for stage in (embed, *perceive, caption)
+    }
+    return [
+        IngestStage(config.ingest),
+        DownloadStage(config.download),
+        embed,
+        ClusterStage(config.cluster),
+        DedupStage(config.dedup),
+        SelectStage(config.select),
+        *perceive,
+        caption,
+        PackageStage(config.package, tuple(experts), provenance),
+    ]
+
+
+def build_stage(config: Config, name: str) -> Stage:
+    return next(stage for stage in build_stages(config) if stage.name == name)
+
+
+def segments(stages: list[Stage]) -> Iterator[list[Stage]]:
+    """Consecutive map stages together, because they stream; each gather alone: it needs everything before it."""
+    run: list[Stage] = []
+    for stage in stages:
+        if isinstance(stage, GatherStage):
+            if run:
+                yield run
+            yield [stage]
+            run = []
+        else:
+            run.append(stage)
+    if run:
+        yield run
+
+
+def shards_come_from(stages: list[Stage], stage: Stage) -> str | None:
+    """The gather whose shards a map stage works on: `ingest` before `select`, `select` after it."""
+    by_name = {s.name: s for s in stages}
+    while stage.rows_from is not None:
+        stage = by_name[stage.rows_from]
+        if isinstance(stage, GatherStage):
+            return stage.name
+    return None

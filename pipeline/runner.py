@@ -1,0 +1,205 @@
+"""The runner: plans, checks, hands shards to Ray, and says what failed. Scheduling is Ray's; commits are ours."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cluster.capacity import StageDemand, check_capacity, cluster_capacity
+from cluster.session import connect
+from pipeline.config import Config, save_run
+from pipeline.graph import build_stages, segments
+from pipeline.lease import Lease
+from pipeline.plan import StagePlan, plan
+from pipeline.storage import Storage, open_storage
+from pipeline.store import Store
+from pipeline.worker import gather, worker_class
+from schemas.commit import FailureRecord
+from schemas.errors import IncompleteRunError, RequestError, SetupError
+from stages.base import GatherStage, Stage
+
+
+class Observer(Protocol):
+    """Whoever shows the run to a person."""
+
+    def planned(self, plans: list[StagePlan]) -> None: ...
+
+    def segment_started(self, stages: list[str], plans: dict[str, StagePlan]) -> None: ...
+
+    def segment_ended(self) -> None: ...
+
+
+@dataclass
+class Result:
+    """How a run ended.
+
+    Attributes:
+        did: stages that had work, in order.
+        failures: shards that were given up.
+    """
+
+    did: list[str] = field(default_factory=list)
+    failures: list[FailureRecord] = field(default_factory=list)
+
+
+def run(config: Config, location: str, observer: Observer) -> Result:
+    """Run or resume until everything is committed, or until what failed keeps the rest from being done.
+
+    Raises:
+        RequestError: the request is wrong (nothing was started).
+        SetupError: a stage cannot start on any worker; what was committed stays.
+    """
+    storage = open_storage(location)
+    with Lease(storage) as lease:
+        stages = build_stages(config)
+        for stage in stages:
+            stage.check()
+        save_run(location, config)
+        plans = plan(storage, stages)
+        observer.planned(plans)
+        result = Result()
+        if not any(item.rerun for item in plans):
+            return result
+        with connect(config.ray.address, num_cpus=config.ray.cpus, num_gpus=config.ray.gpus):
+            _check_resources(stages, plans)
+            for segment in segments(stages):
+                _run_segment(storage, location, config, stages, segment, result, observer, lease)
+                if result.failures:
+                    break
+    return result
+
+
+def _run_segment(
+    storage: Storage,
+    location: str,
+    config: Config,
+    stages: list[Stage],
+    segment: list[Stage],
+    result: Result,
+    observer: Observer,
+    lease: Lease,
+) -> None:
+    # A gather's output decides what the next stages have to do, so the plan is made anew at every border.
+    plans = {item.name: item for item in plan(storage, stages) if item.name in {stage.name for stage in segment}}
+    busy = [stage for stage in segment if plans[stage.name].pending]
+    if not busy:
+        return
+    session = uuid.uuid4().hex
+    store = Store(storage)
+    result.did += [stage.name for stage in busy]
+    observer.segment_started([stage.name for stage in busy], plans)
+    try:
+        states = (
+            _gather(location, busy[0], session)
+            if isinstance(busy[0], GatherStage)
+            else _stream(location, config, busy, plans, session)
+        )
+        for state in states:
+            if lease.lost.is_set():
+                raise RequestError("Another runner has taken this run directory over; this one stops.")
+            if state == "setup":
+                break
+    finally:
+        observer.segment_ended()
+    result.failures += _given_up(storage, store, stages, busy)
+
+
+def _gather(location: str, stage: Stage, session: str) -> Iterator[str]:
+    import ray
+
+    asked = stage.config.resources
+    task = ray.remote(gather).options(
+        num_cpus=asked.cpus, num_gpus=asked.gpus, memory=asked.memory, max_retries=2, name=stage.name
+    )
+    try:
+        yield ray.get(task.remote(location, stage.name, session))
+    except ray.exceptions.WorkerCrashedError:
+        yield "failed"
+
+
+def _stream(
+    location: str, config: Config, stages: list[Stage], plans: dict[str, StagePlan], session: str
+) -> Iterator[str]:
+    """Shard references through one actor pool a stage; yields each reference's last state."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # A block is one shard reference. Losing one is not losing rows: the commit records say what is missing.
+    context.max_errored_blocks = -1
+    context.execution_options.preserve_order = False
+    context.execution_no_progress_timeout_s = int(config.run.no_progress_hours * 3600)
+    shards = sorted({shard for item in plans.values() for shard in item.pending})
+    refs = ray.data.from_items([{"shard": s, "state": "done"} for s in shards], override_num_blocks=len(shards))
+    for stage in stages:
+        asked = stage.config.resources
+        options: dict[str, Any] = {"memory": asked.memory} if asked.memory else {}
+        refs = refs.map_batches(
+            worker_class(stage.name),
+            fn_constructor_args=(location, stage.name, session),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=min(asked.workers.min, len(shards)),
+                max_size=min(asked.workers.max, len(shards)),
+                max_tasks_in_flight_per_actor=2,
+            ),
+            num_cpus=asked.cpus,
+            num_gpus=asked.gpus,
+            max_restarts=config.run.worker_deaths,
+            max_task_retries=config.run.worker_deaths,
+            **options,
+        )
+    for batch in refs.iter_batches(batch_size=None, prefetch_batches=0):
+        yield from batch["state"]
+
+
+def _given_up(storage: Storage, store: Store, stages: list[Stage], segment: list[Stage]) -> list[FailureRecord]:
+    """Failure records of the shards of a segment that are still pending; writes one where a worker left none."""
+    failures: list[FailureRecord] = []
+    blocked: set[str] = set()
+    for item in plan(storage, stages):
+        if item.name not in {stage.name for stage in segment}:
+            continue
+        for shard in item.pending:
+            failure = store.failure(item.name, shard)
+            if failure is None and shard not in blocked:
+                failure = FailureRecord(
+                    stage=item.name,
+                    shard=shard,
+                    error="The workers that took this shard died. Memory, a crash in native code or a lost node are "
+                    "the usual reasons; Ray's logs on the node say which.",
+                    traceback="",
+                    attempts=0,
+                    setup=False,
+                    time=time.time(),
+                )
+                store.record_failure(failure)
+            if failure is not None:
+                failures.append(failure)
+                blocked.add(shard)
+    for failure in failures:
+        if failure.setup:
+            raise SetupError(f"{failure.stage} cannot start. {failure.error}")
+    return failures
+
+
+def _check_resources(stages: list[Stage], plans: list[StagePlan]) -> None:
+    """Hold what each segment asks for against what the cluster has, before anything starts."""
+    capacity = cluster_capacity()
+    waiting = {item.name for item in plans if item.rerun}
+    for segment in segments(stages):
+        demands = [StageDemand(s.name, s.config.resources) for s in segment if s.name in waiting]
+        if demands:
+            check_capacity(demands, capacity)
+
+
+def retry(config: Config, location: str, observer: Observer) -> Result:
+    """Forget the failures, then run. Raises IncompleteRunError where nothing had failed."""
+    store = Store(open_storage(location))
+    failed = [failure for stage in build_stages(config) for failure in store.failures(stage.name)]
+    if not failed:
+        raise IncompleteRunError(f"No shard of {location} has failed. `densefusion run` goes on with what is missing.")
+    for failure in failed:
+        store.clear_failure(failure.stage, failure.shard)
+    return run(config, location, observer)

@@ -1,0 +1,54 @@
+"""The callable that Ray Data runs: one actor per worker of a stage, one shard reference a call."""
+
+import functools
+from typing import Any
+
+from pipeline.config import load_run
+from pipeline.graph import build_stage
+from pipeline.isolate import find_poison
+from pipeline.storage import open_storage
+from pipeline.store import Store
+from pipeline.work import State, Work
+
+
+class StageWorker:
+    """Takes shard references {shard, state} and passes them on once the shard is committed, or marked where it is not.
+
+    A reference that is already marked passes through untouched: what failed upstream is not tried downstream.
+    """
+
+    def __init__(self, location: str, stage: str, session: str) -> None:
+        self.work = make_work(location, stage, session)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        states = [
+            self.work.run(shard) if state == "done" else state
+            for shard, state in zip(batch["shard"], batch["state"], strict=True)
+        ]
+        return {"shard": batch["shard"], "state": states}
+
+
+def worker_class(stage: str) -> type[StageWorker]:
+    """A class of the stage's own name: Ray Data keys its statistics by class name, so names must differ."""
+    name = "".join(part.capitalize() for part in stage.replace(".", "_").split("_")) + "Worker"
+    return type(name, (StageWorker,), {"__module__": __name__})
+
+
+def make_work(location: str, stage: str, session: str) -> Work:
+    config = load_run(location)
+    return Work(
+        Store(open_storage(location)),
+        build_stage(config, stage),
+        session=session,
+        retries=config.run.retries,
+        find_poison=functools.partial(find_poison, location, stage),
+    )
+
+
+def gather(location: str, stage: str, session: str) -> State:
+    """A gather stage, start to end; run as one Ray task."""
+    work = make_work(location, stage, session)
+    try:
+        return work.run("all")
+    finally:
+        work.close()
