@@ -1,0 +1,170 @@
+"""Captioned rows to one WebDataset shard: `<uid>.jpg`, `<uid>.txt` and `<uid>.json`, adjacent, in row order.
+
+The same input gives the same bytes. Two choices are made for readers that infer a schema from the first few samples
+(`datasets` takes five, then refuses or silently empties what differs): every image is called `.jpg`, whatever its
+format, because all decoders go by content and the true format is in the JSON; and what varies in shape, `priors` and
+`findings`, is JSON text inside the JSON, as img2dataset does with EXIF.
+"""
+
+import hashlib
+import io
+import json
+import math
+import tarfile
+from typing import IO, Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from schemas.errors import ContractError
+from schemas.section import StageSection
+from schemas.tables import PACKAGE
+from stages.base import ImageSource, MapStage, ShardInput, ShardOutput, align
+
+IMAGE_EXTENSION = "jpg"
+DECIMALS = 6  # float32 carries seven significant digits; scores and fractions are below 1
+
+
+class PackageSection(StageSection):
+    """What goes into a sample beside image, caption and metadata."""
+
+    depth_maps: bool = Field(
+        False, description="add the depth expert's 16-bit PNG as `<uid>.depth.png` where it has one; large"
+    )
+
+
+class PackageStage(MapStage):
+    """Writes the shard's tar and the index of its image members.
+
+    Args:
+        config: the section.
+        experts: names of the experts that are on, without the `perceive.` prefix.
+        provenance: what made the sample, copied into every JSON: model identities by stage name, and under `prompt` and
+            `engine` the prompt's version and the engine's description.
+    """
+
+    name = "package"
+    version = 1
+    schema = PACKAGE
+    rows_from = "caption"
+
+    def __init__(self, config: PackageSection, experts: tuple[str, ...], provenance: dict[str, str]) -> None:
+        super().__init__(config)
+        self.depth_maps = config.depth_maps
+        self.experts = experts
+        self.provenance = provenance
+        self.also_reads = ("select", *(f"perceive.{expert}" for expert in experts))
+
+    def models(self) -> dict[str, str]:
+        return dict(self.provenance)
+
+    def process(self, shard: ShardInput) -> ShardOutput:
+        """Every caption becomes a sample; nothing stops here.
+
+        Raises:
+            OSError: image bytes in the store are not those that were downloaded.
+        """
+        captions = shard.tables["caption"]
+        uids = captions.column("uid").to_pylist()
+        selected = align(shard.tables["select"], uids).to_pylist()
+        priors = {e: align(shard.tables[f"perceive.{e}"], uids).to_pylist() for e in self.experts}
+        path = shard.scratch / f"{shard.shard}.tar"
+        rows = []
+        with path.open("wb") as raw, DeterministicTar(raw) as tar:
+            for i, (caption, image) in enumerate(zip(captions.to_pylist(), selected, strict=True)):
+                looked = {expert: table[i] for expert, table in priors.items()}
+                rows.append(self._write_sample(tar, shard.images, caption, image, looked))
+        return ShardOutput(
+            rows=pa.Table.from_pylist(rows, schema=PACKAGE),
+            files={"dataset": path},
+            metrics={"bytes": float(path.stat().st_size)},
+        )
+
+    def _write_sample(
+        self,
+        tar: "DeterministicTar",
+        images: ImageSource,
+        caption: dict[str, Any],
+        image: dict[str, Any],
+        priors: dict[str, dict[str, Any]],
+    ) -> dict[str, Any]:
+        uid = image["uid"]
+        data = images.read(image["image_shard"], image["image_offset"], image["image_bytes"])
+        if hashlib.sha256(data).hexdigest() != image["sha256"]:
+            raise OSError(
+                f"The stored image of {uid} (download shard {image['image_shard']}) is not what was downloaded: "
+                "its sha256 differs. `densefusion verify` names what is damaged."
+            )
+        member = f"{uid}.{IMAGE_EXTENSION}"
+        offset = tar.add(member, data)
+        tar.add(f"{uid}.txt", caption["caption"].encode())
+        tar.add(f"{uid}.json", canonical_json(self._metadata(caption, image, priors)).encode())
+        if self.depth_maps and (depth := priors.get("depth", {}).get("disparity_png")):
+            tar.add(f"{uid}.depth.png", depth)
+        return {
+            **{name: image[name] for name in ("uid", "url", "format", "width", "height", "sha256", "image_bytes")},
+            "caption": caption["caption"],
+            "image_member": member,
+            "image_offset": offset,
+        }
+
+    def _metadata(
+        self, caption: dict[str, Any], image: dict[str, Any], priors: dict[str, dict[str, Any]]
+    ) -> dict[str, Any]:
+        seen = {
+            expert: {k: v for k, v in row.items() if k != "uid" and not isinstance(v, bytes)}
+            for expert, row in priors.items()
+        }
+        return {
+            **{name: image[name] for name in ("uid", "url", "sha256", "format", "width", "height", "cluster")},
+            "alt_text": image["alt_text"] or "",
+            "priors": canonical_json(seen),
+            "findings": canonical_json(caption["findings"]),
+            "repaired": caption["repaired"],
+            "models": {k: v for k, v in self.provenance.items() if k not in ("prompt", "engine")},
+            "prompt_version": self.provenance.get("prompt", ""),
+            "engine": self.provenance.get("engine", ""),
+        }
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces, six decimals, and null for what is not a finite number."""
+    return json.dumps(_rounded(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, DECIMALS) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return value
+
+
+class DeterministicTar:
+    """A USTAR archive whose bytes depend on names and contents alone: no times, owners or other modes than 0644."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._tar = tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  closed in __exit__
+
+    def __enter__(self) -> "DeterministicTar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tar.close()
+
+    def add(self, name: str, data: bytes) -> int:
+        """Append one member; returns the offset of its first content byte in the archive.
+
+        Raises:
+            ContractError: a name that readers would not group by uid, or that leads out of the folder.
+        """
+        if not (name.isascii() and name.split(".")[0].isalnum()):
+            raise ContractError(f"{name!r} is no member name: a uid is letters and digits")
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(data), 0o644
+        offset = self._raw.tell() + tarfile.BLOCKSIZE
+        self._tar.addfile(info, io.BytesIO(data))
+        return offset
