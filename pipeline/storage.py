@@ -58,6 +58,10 @@ class Storage(ABC):
         """Hex digest of an object's bytes. Raises FileNotFoundError."""
 
     @abstractmethod
+    def uri(self, key: str) -> str:
+        """Where other programs (DuckDB, a shell) find the object."""
+
+    @abstractmethod
     def scratch(self, name: str) -> Path:
         """An empty local folder for one attempt; the caller removes it."""
 
@@ -135,6 +139,9 @@ class LocalStorage(Storage):
     def sha256(self, key: str) -> str:
         with self.path(key).open("rb") as f:
             return hashlib.file_digest(f, "sha256").hexdigest()
+
+    def uri(self, key: str) -> str:
+        return str(self.path(key))
 
     def scratch(self, name: str) -> Path:
         folder = self.root / ".scratch" / name

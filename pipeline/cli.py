@@ -1,0 +1,379 @@
+"""What users type. Heavy modules are imported by the command that needs them: `--help` answers at once."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from schemas.errors import (
+    EXIT_BAD_REQUEST,
+    EXIT_DONE,
+    EXIT_FAILED_SHARDS,
+    IncompleteRunError,
+    RequestError,
+    SetupError,
+)
+
+if TYPE_CHECKING:
+    from pipeline.runner import Result
+
+app = typer.Typer(
+    help="Build datasets of images with hyper-detailed captions, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+job = typer.Typer(help="Look after a run that was submitted as a Ray job.", no_args_is_help=True)
+app.add_typer(job, name="job")
+
+out = Console(soft_wrap=False)
+err = Console(stderr=True)
+
+RunDir = Annotated[str, typer.Argument(metavar="RUN", help="run directory")]
+RunDirOption = Annotated[str, typer.Option("--run-dir", metavar="DIR", help="run directory; made if missing")]
+ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="preset (demo, single-node, densefusion-1m) or YAML")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting, e.g. caption.max_tokens=96")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="answer in JSON")]
+Address = Annotated[str, typer.Option(help="address of the Ray head's job server, http://host:8265")]
+
+
+def main() -> None:
+    """Run the command line; errors are one paragraph, and the exit code says whose turn it is."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except RequestError as error:
+        _fail(str(error), EXIT_BAD_REQUEST)
+    except (SetupError, IncompleteRunError) as error:
+        _fail(str(error), EXIT_FAILED_SHARDS)
+    except KeyboardInterrupt:
+        _fail("Stopped. What was committed stays; the same command goes on from there.", 128 + signal.SIGINT)
+
+
+@app.command()
+def run(config: ConfigArg, run_dir: RunDirOption, set_: Overrides = None, address: str | None = None) -> None:
+    """Run, or resume, until the dataset is there."""
+    from pipeline.config import load_config
+
+    overrides = [*(set_ or []), *([f"ray.address={address}"] if address else [])]
+    _run(load_config(config, overrides, run_dir), run_dir, again=False)
+
+
+@app.command()
+def retry(run_dir: RunDir, set_: Overrides = None) -> None:
+    """Try the failed shards of a run again, and go on with it."""
+    from pipeline.config import load_run, override_config
+
+    _run(override_config(load_run(run_dir), set_ or [], run_dir), run_dir, again=True)
+
+
+@app.command()
+def status(run_dir: RunDir, as_json: AsJson = False) -> None:
+    """Show where a run is: shards, rows, and what was dropped, stage by stage."""
+    from pipeline.lease import holder_of
+    from pipeline.storage import open_storage
+    from pipeline.summary import status_json
+
+    summary, plans = _summary(run_dir)
+    answer = status_json(run_dir, summary, plans)
+    if as_json:
+        _print_json(answer)
+        return
+    table = Table("stage", "shards", "rows in", "rows out", "seconds", "dropped", box=None, pad_edge=False)
+    for stage in answer["stages"]:
+        failed = f" [red]({stage['failed']} failed)[/]" if stage["failed"] else ""
+        drops = ", ".join(f"{reason} {count:,}" for reason, count in stage["dropped"].items())
+        shards = f"{stage['committed']}/{stage['shards']}{failed}"
+        table.add_row(
+            stage["name"], shards, f"{stage['rows_in']:,}", f"{stage['rows_out']:,}", f"{stage['seconds']:,.1f}", drops
+        )
+    out.print(table)
+    holder = holder_of(open_storage(run_dir))
+    if holder is not None:
+        out.print(f"running: process {holder['pid']} on {holder['host']}")
+    out.print("complete" if answer["complete"] else f"not complete; `densefusion explain {run_dir}` says what is left")
+
+
+@app.command()
+def explain(run_dir: RunDir, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """Say which shards would be done by the next run, and which field makes them, before anything is."""
+    from pipeline.config import load_run, override_config
+    from pipeline.graph import build_stages
+    from pipeline.plan import plan
+    from pipeline.storage import open_storage
+    from pipeline.summary import explain_json
+
+    config = override_config(load_run(run_dir), set_ or [], run_dir)
+    plans = plan(open_storage(run_dir), build_stages(config))
+    if as_json:
+        _print_json(explain_json(plans))
+        return
+    busy = [item for item in plans if item.rerun]
+    if not busy:
+        out.print("Nothing would be done: every shard is committed and up to date.")
+        return
+    table = Table("stage", "shards", "because", box=None, pad_edge=False)
+    for item in busy:
+        shown = [*item.changes, *(name for name in item.because if not any(c.startswith(name) for c in item.changes))]
+        table.add_row(item.name, f"{item.rerun}" if item.final else f"{item.rerun} or more", "\n".join(shown))
+    out.print(table)
+
+
+@app.command()
+def ledger(
+    run_dir: RunDir,
+    sql: Annotated[
+        str | None, typer.Option(help="query over the table `ledger` (uid, url, stage, reason, detail)")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask why rows stopped: counts by stage and reason, or your own SQL."""
+    from pipeline.config import load_run
+    from pipeline.graph import build_stages
+    from pipeline.ledger import SUMMARY, query
+    from pipeline.storage import open_storage
+
+    columns, rows = query(open_storage(run_dir), build_stages(load_run(run_dir)), sql or SUMMARY)
+    if as_json:
+        _print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    out.print(table)
+
+
+@app.command()
+def verify(run_dir: RunDir, as_json: AsJson = False) -> None:
+    """Read every committed byte and check it: sha256, rows, and that every row ended once."""
+    from pipeline.config import load_run
+    from pipeline.finish import verify_run
+
+    problems = verify_run(load_run(run_dir), run_dir)
+    if as_json:
+        _print_json({"ok": not problems, "problems": [str(p) for p in problems]})
+    elif problems:
+        for problem in problems:
+            out.print(str(problem), markup=False, highlight=False)
+        out.print(
+            f"{len(problems)} problems. `densefusion repair {run_dir}` takes the broken shards back to be redone."
+        )
+    else:
+        out.print("Everything is as it was committed, and every row ended once.")
+    raise typer.Exit(EXIT_FAILED_SHARDS if problems else EXIT_DONE)
+
+
+@app.command()
+def repair(run_dir: RunDir, as_json: AsJson = False) -> None:
+    """Take back the commits whose objects are damaged; the next run makes those shards anew."""
+    from pipeline.config import load_run
+    from pipeline.finish import verify_run
+    from pipeline.lease import Lease
+    from pipeline.storage import open_storage
+    from pipeline.verify import withdraw_broken
+
+    storage = open_storage(run_dir)
+    with Lease(storage):
+        withdrawn = withdraw_broken(storage, verify_run(load_run(run_dir), run_dir))
+    if as_json:
+        _print_json({"withdrawn": [str(p) for p in withdrawn]})
+        return
+    for problem in withdrawn:
+        out.print(f"taken back: {problem}", markup=False, highlight=False)
+    out.print(f"{len(withdrawn)} problems dealt with; run again to make those shards anew.")
+
+
+@app.command()
+def gc(run_dir: RunDir, as_json: AsJson = False) -> None:
+    """Delete the objects that no commit names (attempts that died, results that were replaced)."""
+    from pipeline.config import load_run
+    from pipeline.graph import build_stages
+    from pipeline.lease import Lease
+    from pipeline.storage import open_storage
+    from pipeline.verify import collect_garbage
+
+    storage = open_storage(run_dir)
+    with Lease(storage):
+        count, size = collect_garbage(storage, build_stages(load_run(run_dir)))
+    if as_json:
+        _print_json({"objects": count, "bytes": size})
+    else:
+        out.print(f"{count} objects deleted, {size / 1e6:,.1f} MB.")
+
+
+@app.command()
+def report(run_dir: RunDir, as_json: AsJson = False) -> None:
+    """Write the HTML report of what is there so far."""
+    from pipeline.config import load_run
+    from pipeline.finish import write_report
+
+    path = write_report(load_run(run_dir), run_dir)
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        out.print(f"report: {path}", soft_wrap=True)
+
+
+@app.command()
+def export(
+    run_dir: RunDir,
+    hub: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="publish to this Hub dataset")] = None,
+    to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="copy to this folder")] = None,
+    public: Annotated[bool, typer.Option(help="make the Hub dataset public; it is private by default")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish the finished dataset: to the Hugging Face Hub, or to a folder. Resumes where it stopped."""
+    from pipeline.config import load_run
+    from pipeline.finish import publish
+
+    if (hub is None) == (to is None):
+        raise RequestError("Say where to: `--hub ORG/NAME` or `--to FOLDER`, one of them.")
+    answer = publish(load_run(run_dir), run_dir, hub=hub, folder=to, public=public)
+    if as_json:
+        _print_json(answer)
+    else:
+        out.print(f"{answer['uploaded']} files sent, {answer['skipped']} were there already: {answer['where']}")
+
+
+@app.command()
+def submit(
+    config: ConfigArg,
+    run_dir: Annotated[str, typer.Option("--run-dir", metavar="DIR", help="on storage that the cluster shares")],
+    address: Address,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit the run as a Ray job. Its id is the run's, so one run cannot be submitted twice at a time."""
+    from pipeline.submission import submit_run_directory
+
+    run_id = submit_run_directory(config, set_ or [], run_dir, address)
+    if as_json:
+        _print_json({"id": run_id, "address": address})
+    else:
+        out.print(f"submitted as {run_id}; follow it with `densefusion job logs {run_id} --address {address}`")
+
+
+@job.command("status")
+def job_status(run_id: str, address: Address, as_json: AsJson = False) -> None:
+    """State of a submitted run, as Ray has it."""
+    from cluster.submit import job_status
+
+    answer = job_status(address, run_id)
+    if as_json:
+        _print_json({"id": run_id, "status": answer})
+    else:
+        out.print(answer)
+
+
+@job.command("logs")
+def job_logs(run_id: str, address: Address) -> None:
+    """What a submitted run has printed."""
+    from cluster.submit import job_logs
+
+    out.print(job_logs(address, run_id), markup=False, highlight=False, soft_wrap=True, end="")
+
+
+@job.command("stop")
+def job_stop(run_id: str, address: Address) -> None:
+    """Stop a submitted run; submitting it again resumes it."""
+    from cluster.submit import stop_job
+
+    stop_job(address, run_id)
+    out.print(f"{run_id} stopped; submit it again to go on.")
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG]", help="check what this configuration needs")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Is this machine able to run it: packages, engines, devices, memory, disk, limits."""
+    from pipeline.doctor import examine
+
+    findings = examine(config)
+    if as_json:
+        _print_json({"ok": all(f.ok for f in findings), "checks": [f.__dict__ for f in findings]})
+    else:
+        for finding in findings:
+            mark = "[green]ok[/]  " if finding.ok else "[red]FAIL[/]"
+            out.print(f"{mark} {finding.name}: {finding.found}", highlight=False)
+            if not finding.ok:
+                out.print(f"     {finding.advice}", highlight=False)
+    raise typer.Exit(EXIT_DONE if all(f.ok for f in findings) else EXIT_FAILED_SHARDS)
+
+
+def _run(config: Any, run_dir: str, *, again: bool) -> None:
+    from pipeline import runner
+    from pipeline.finish import finish
+    from pipeline.progress import LiveProgress
+    from pipeline.storage import open_storage
+    from pipeline.world import scene_world
+
+    with scene_world(config, run_dir) as ready:
+        work = runner.retry if again else runner.run
+        result = work(ready, run_dir, LiveProgress(out, open_storage(run_dir)))
+    _close(result, run_dir, finish(ready, run_dir, changed=bool(result.did)))
+
+
+def _close(result: "Result", run_dir: str, places: dict[str, str]) -> None:
+    """What a person needs at the end: what failed, or where everything is and what to type next."""
+    if result.failures:
+        lines = [f"  {f.stage} {f.shard}: {f.error.splitlines()[0][:200]}" for f in result.failures[:5]]
+        more = f"\n  and {len(result.failures) - 5} more" if len(result.failures) > 5 else ""
+        raise IncompleteRunError(
+            f"{len(result.failures)} shards failed after their retries:\n"
+            + "\n".join(lines)
+            + more
+            + f"\nTracebacks are in {run_dir}/<stage>/failures/. When the cause is mended: densefusion retry {run_dir}"
+        )
+    out.print("Nothing to do: every shard is committed and up to date." if not result.did else "Done.", style="bold")
+    for name, place in places.items():
+        out.print(f"  {name:8} {place}", soft_wrap=True, highlight=False)
+    out.print("Next:")
+    out.print(f"  densefusion ledger {run_dir}", soft_wrap=True, highlight=False)
+    out.print(f"  densefusion explain {run_dir} --set caption.max_tokens=96", soft_wrap=True, highlight=False)
+    out.print(f"  densefusion export {run_dir} --hub ORG/NAME", soft_wrap=True, highlight=False)
+
+
+def _summary(run_dir: str) -> tuple[Any, Any]:
+    from pipeline.config import load_run
+    from pipeline.graph import build_stages
+    from pipeline.plan import plan
+    from pipeline.storage import open_storage
+    from pipeline.summary import summarise
+
+    config, storage = load_run(run_dir), open_storage(run_dir)
+    stages = build_stages(config)
+    plans = plan(storage, stages)
+    return summarise(config, storage, stages, plans), plans
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    err.print(
+        f"[bold red]error:[/] {message}" if "[" not in message else f"error: {message}",
+        markup="[" not in message,
+        highlight=False,
+    )
+    raise SystemExit(code)
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()
