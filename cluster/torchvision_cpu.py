@@ -38,7 +38,7 @@ def install() -> None:
 def is_mismatched(package: str) -> bool:
     """Whether `package` was built for CUDA and the torch beside it was not.
 
-    Read off the `version.py` files of both (torch's `cuda` field, the package's `+cu…` label), without importing either.
+    Read off the `version.py` of both (torch's `cuda` field, the package's `+cu…` label), without importing either.
     """
     import re
 
