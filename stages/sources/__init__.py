@@ -1,0 +1,1 @@
+"""Readers of web-image metadata: which files, which columns, which rows."""
