@@ -34,6 +34,7 @@ class Reason(StrEnum):
     TRUNCATED_BODY = "truncated_body"
     TOO_MANY_BYTES = "too_many_bytes"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_MANY_FRAMES = "too_many_frames"
     NOT_AN_IMAGE = "not_an_image"
     DECODE = "decode"
     TOO_SMALL = "too_small"
