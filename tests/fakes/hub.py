@@ -19,7 +19,7 @@ TOKEN = "hf_writer"
 _PAGE = 3  # so that a listing of a handful of files has several pages
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An HTTP error answer."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -89,17 +89,17 @@ class FakeHub:
         """JSON and headers of the answer.
 
         Raises:
-            Refusal: any other status than 200.
+            RefusalError: any other status than 200.
         """
         url = urlsplit(target)
         path = url.path
         self.log.append((method, path))
         if (status := self.refuse(method, path)) is not None:
-            raise Refusal(status, "refused by the test")
+            raise RefusalError(status, "refused by the test")
         if method == "PUT" and (found := re.fullmatch(r"/lfs/(\w{64})", path)):
             return self._put(found[1], body)
         if token != f"Bearer {TOKEN}":
-            raise Refusal(401, "Invalid username or password.")
+            raise RefusalError(401, "Invalid username or password.")
         if path == "/api/repos/create":
             return self._create(json.loads(body))
         if path == "/api/validate-yaml":
@@ -107,14 +107,14 @@ class FakeHub:
         if path == "/lfs/verify":
             asked = json.loads(body)
             if len(self.objects.get(asked["oid"], b"")) != asked["size"]:
-                raise Refusal(404, "no such object")
+                raise RefusalError(404, "no such object")
             return {}, {}
         if found := re.fullmatch(r"/datasets/([\w-]+/[\w-]+)\.git/info/lfs/objects/batch", path):
             return self._batch(json.loads(body))
         if found := re.fullmatch(r"/api/datasets/([\w-]+/[\w-]+)(?:/(tree|preupload|commit|revision)/main)?", path):
             repo = self.repos.get(found[1])
             if repo is None:
-                raise Refusal(404, "Repository not found")
+                raise RefusalError(404, "Repository not found")
             if found[2] == "tree":
                 return self._tree(repo, url.path, parse_qs(url.query))
             if found[2] == "preupload":
@@ -122,15 +122,15 @@ class FakeHub:
             if found[2] == "commit":
                 return self._commit(found[1], repo, body)
             return {"id": found[1], "sha": repo.commits[-1], "private": repo.private}, {}
-        raise Refusal(404, f"the fake Hub does not know {method} {path}")
+        raise RefusalError(404, f"the fake Hub does not know {method} {path}")
 
     def _create(self, asked: dict[str, Any]) -> tuple[Any, dict[str, str]]:
         repo_id = f"{asked['organization']}/{asked['name']}"
         if asked["type"] != "dataset":
-            raise Refusal(400, "datasets only")
+            raise RefusalError(400, "datasets only")
         url = {"url": f"{self.endpoint}/datasets/{repo_id}"}
         if repo_id in self.repos:
-            raise Refusal(409, json.dumps(url))
+            raise RefusalError(409, json.dumps(url))
         self.repos[repo_id] = Repo(asked.get("visibility") == "private")
         return url, {}
 
@@ -164,7 +164,7 @@ class FakeHub:
 
     def _put(self, oid: str, body: bytes) -> tuple[Any, dict[str, str]]:
         if hashlib.sha256(body).hexdigest() != oid:
-            raise Refusal(400, "the content does not have the announced sha256")
+            raise RefusalError(400, "the content does not have the announced sha256")
         self.objects[oid] = body
         return {}, {}
 
@@ -175,17 +175,17 @@ class FakeHub:
             value = item["value"]
             if item["key"] == "header":
                 if value.get("parentCommit", repo.commits[-1]) != repo.commits[-1]:
-                    raise Refusal(412, "A commit has happened since. Please refresh and try again.")
+                    raise RefusalError(412, "A commit has happened since. Please refresh and try again.")
             elif item["key"] == "file":
                 files[value["path"]] = (False, base64.b64decode(value["content"]))
             elif item["key"] == "lfsFile":
                 if value["oid"] not in self.objects:
-                    raise Refusal(400, "large file was not uploaded")
+                    raise RefusalError(400, "large file was not uploaded")
                 files[value["path"]] = (True, self.objects[value["oid"]])
             elif item["key"] == "deletedFile":
                 del files[value["path"]]
             else:
-                raise Refusal(400, f"unknown operation {item['key']}")
+                raise RefusalError(400, f"unknown operation {item['key']}")
         repo.files = files
         repo.commits.append(hashlib.sha1(repo.commits[-1].encode() + body).hexdigest())
         url = f"{self.endpoint}/datasets/{repo_id}/commit/{repo.commits[-1]}"
@@ -203,7 +203,7 @@ class FakeHub:
                 try:
                     answer, headers = hub.answer(self.command, self.path, token, body)
                     status, data = 200, json.dumps(answer).encode()
-                except Refusal as e:
+                except RefusalError as e:
                     status, headers, data = e.status, {"X-Error-Message": "refused"}, e.message.encode()
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **headers}.items():

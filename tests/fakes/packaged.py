@@ -12,6 +12,7 @@ from skimage import data as photographs
 
 from schemas import tables
 from stages.base import ShardInput
+from stages.dataset import PackagedShard, file_sha256
 from stages.package import PackageSection, PackageStage
 
 EXPERTS = ("tags", "boxes_closed", "ocr", "depth", "florence")
@@ -54,7 +55,7 @@ def shard_input(
         form, content, width, height = photograph(i)
         uid, late = uid_of(i), i - first >= 5
         select.append(
-            {name: None for name in tables.SELECT.names}
+            dict.fromkeys(tables.SELECT.names)
             | {"uid": uid, "url": f"https://example.org/{i}.jpg", "alt_text": "a <b>photo</b>" if late else None}
             | {"sha256": hashlib.sha256(content).hexdigest(), "format": form, "width": width, "height": height}
             | {"orientation": 1, "cluster": i % 2, "centroid_cosine": 0.5, "rank": 0, "image_shard": "00007"}
@@ -97,3 +98,18 @@ def shard_input(
 
 def package_stage(**config: Any) -> PackageStage:
     return PackageStage(PackageSection(**config), EXPERTS, PROVENANCE)
+
+
+def packaged(root: Path, shards: int = 2, rows: int = 6) -> list[PackagedShard]:
+    """Shards as `package` commits them, each with a tar of its own under `root`."""
+    made = []
+    for k in range(shards):
+        output = package_stage().process(shard_input(root / f"scratch-{k}", f"{k:05d}", rows, first=k * rows))
+        tar = output.files["dataset"]
+        made.append(PackagedShard(tar, file_sha256(tar), output.rows))
+    return made
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by its path in it."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
