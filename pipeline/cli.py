@@ -54,8 +54,6 @@ def main() -> None:
         _fail(str(error), EXIT_BAD_REQUEST)
     except (SetupError, IncompleteRunError) as error:
         _fail(str(error), EXIT_FAILED_SHARDS)
-    except KeyboardInterrupt:
-        _fail("Stopped. What was committed stays; the same command goes on from there.", 128 + signal.SIGINT)
 
 
 @app.command()
@@ -319,9 +317,12 @@ def _run(config: Any, run_dir: str, *, again: bool) -> None:
     from pipeline.storage import open_storage
     from pipeline.world import scene_world
 
-    with scene_world(config, run_dir) as ready:
-        work = runner.retry if again else runner.run
-        result = work(ready, run_dir, LiveProgress(out, open_storage(run_dir)))
+    try:
+        with scene_world(config, run_dir) as ready:
+            work = runner.retry if again else runner.run
+            result = work(ready, run_dir, LiveProgress(out, open_storage(run_dir)))
+    except KeyboardInterrupt:
+        _fail("Stopped. What was committed stays; the same command goes on from there.", 128 + signal.SIGINT)
     _close(result, run_dir, finish(ready, run_dir, changed=bool(result.did)))
 
 

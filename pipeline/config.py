@@ -21,6 +21,7 @@ from stages.cluster import ClusterSection
 from stages.dedup import DedupSection
 from stages.download import DownloadSection
 from stages.embed import EmbedSection
+from stages.export import ExportSection
 from stages.ingest import IngestSection
 from stages.package import PackageSection
 from stages.perceive import PerceiveSection
@@ -68,15 +69,18 @@ class Config(Section):
     world: WorldSection | None = Field(None, description="serve the demo's scene world during the run")
     ray: RaySection = runtime(RaySection(), description="where the work runs")
     run: RunSection = runtime(RunSection(), description="how the runner goes about its work")
-    ingest: IngestSection
-    download: DownloadSection = Field(default_factory=DownloadSection)
-    embed: EmbedSection = Field(default_factory=EmbedSection)
-    cluster: ClusterSection = Field(default_factory=ClusterSection)
-    dedup: DedupSection = Field(default_factory=DedupSection)
-    select: SelectSection = Field(default_factory=SelectSection)
-    perceive: PerceiveSection = Field(default_factory=PerceiveSection)
-    caption: CaptionSection
-    package: PackageSection = Field(default_factory=PackageSection)
+    ingest: IngestSection = Field(description="the metadata to read, and the filters on what it states")
+    download: DownloadSection = Field(
+        default_factory=DownloadSection, description="how images are fetched, and what is refused"
+    )
+    embed: EmbedSection = Field(default_factory=EmbedSection, description="the image encoder")
+    cluster: ClusterSection = Field(default_factory=ClusterSection, description="spherical k-means over the embeddings")
+    dedup: DedupSection = Field(default_factory=DedupSection, description="which images count as copies")
+    select: SelectSection = Field(default_factory=SelectSection, description="how many of each cluster are taken")
+    perceive: PerceiveSection = Field(default_factory=PerceiveSection, description="the vision experts")
+    caption: CaptionSection = Field(description="the fusion MLLM, its prompt and its limits")
+    package: PackageSection = Field(PackageSection(), description="how samples are written")
+    export: ExportSection = runtime(ExportSection(), description="the dataset's card, and how it is published")
 
 
 def presets() -> list[str]:

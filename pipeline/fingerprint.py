@@ -8,6 +8,8 @@ from stages.base import Stage
 
 Components = dict[str, Any]
 
+_ABSENT = object()
+
 
 def canonical(value: Any) -> str:
     """One text for equal JSON values, whatever order their keys came in."""
@@ -64,10 +66,9 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         out = []
         for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key) or (key in old) != (key in new):
-                out += _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+            out += _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{prefix}.{key}" if prefix else key)
         return out
-    return [prefix] if old != new else []
+    return [prefix] if old is not new and old != new else []
 
 
 def _shallow(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ A field either *decides* what a shard contains, and then it is part of the finge
 how the work is done (`runtime`), and then changing it re-runs nothing.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -55,7 +55,7 @@ class Resources(Section):
     workers: Workers = Field(Workers(), description="size of the worker pool")
 
     @property
-    def device(self) -> str:
+    def device(self) -> Literal["cpu", "cuda"]:
         """`cuda` where a GPU was asked for, else `cpu`; never what the driver happens to see."""
         return "cuda" if self.gpus > 0 else "cpu"
 

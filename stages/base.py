@@ -15,7 +15,6 @@ import pyarrow as pa
 from schemas.ledger import Drop, Reason
 from schemas.section import StageSection
 
-
 POISON_DETAIL = "poison: every process that worked on this row died"
 
 

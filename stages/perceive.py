@@ -20,7 +20,7 @@ from experts.open_set import OpenSetSection
 from experts.registry import EXPERTS
 from experts.tags import TagsSection
 from schemas.section import Section
-from stages.base import MapStage, ShardInput, ShardOutput, align
+from stages.base import POISON_DETAIL, MapStage, ShardInput, ShardOutput, align
 from stages.images import decode_rgb
 
 
@@ -102,6 +102,12 @@ class PerceiveStage(MapStage):
             pa.Table.from_pylist(rows, schema=self.schema),
             metrics={"images": float(len(rows)), "errors": float(failed), "expert_seconds": seconds},
         )
+
+    def quarantine(self, rows: pa.Table) -> ShardOutput:
+        """Poison rows get an error of that name; `caption` stops them, so that a row stops once, not once an expert."""
+        uids = rows.column("uid").to_pylist()
+        empty = [{"uid": uid} | self._nothing(POISON_DETAIL) for uid in uids]
+        return ShardOutput(pa.Table.from_pylist(empty, schema=self.schema))
 
     def _pictures(self, shard: ShardInput, chosen: pa.Table, uids: list[str]) -> Iterator[list[_Picture]]:
         """Batches in input order; the next one is read and decoded while the model has this one."""

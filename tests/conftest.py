@@ -2,9 +2,23 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from cluster.session import connect
+
+# Machines that share two cores are slow by fits; how long an example takes proves nothing.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
+
+SLOW_LAST = ("ray", "browser", "vllm", "e2e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first, whole runs last."""
+    items.sort(
+        key=lambda item: max((SLOW_LAST.index(m) + 1 for m in SLOW_LAST if item.get_closest_marker(m)), default=0)
+    )
 
 
 @pytest.fixture(scope="session")

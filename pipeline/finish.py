@@ -1,0 +1,120 @@
+"""What comes after the last stage: the dataset folder, the card, the report; and looking at them again later."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.graph import build_stages
+from pipeline.plan import StagePlan, plan
+from pipeline.report.build import build_report
+from pipeline.report.samples import pick_samples
+from pipeline.storage import LocalStorage, open_storage
+from pipeline.store import CommittedImages, Store
+from pipeline.summary import summarise
+from pipeline.verify import Problem, unfinished, verify_store
+from schemas.errors import IncompleteRunError, RequestError
+from schemas.summary import RunSummary
+from stages.base import Stage
+from stages.card import render_card
+from stages.dataset import PackagedShard, assemble_dataset, check_dataset
+from stages.export import export_folder, export_hub
+
+DATASET = "dataset"
+REPORT = "report/index.html"
+
+
+class View:
+    """A run as it stands: its stages, plan, figures and store."""
+
+    def __init__(self, config: Config, location: str) -> None:
+        storage = open_storage(location)
+        if not isinstance(storage, LocalStorage):
+            raise RequestError(
+                f"The dataset folder and the report need a run directory on a file system, not {location}."
+            )
+        self.config = config
+        self.root: Path = storage.root
+        self.store = Store(storage)
+        self.stages: list[Stage] = build_stages(config)
+        self.plans: list[StagePlan] = plan(storage, self.stages)
+
+    @property
+    def summary(self) -> RunSummary:
+        return summarise(self.config, self.store.storage, self.stages, self.plans)
+
+    @property
+    def complete(self) -> bool:
+        return not unfinished(self.plans)
+
+
+def finish(config: Config, location: str, *, changed: bool) -> dict[str, str]:
+    """Make the dataset folder and the report of a run that has just ended; returns where things are.
+
+    Both only say what is committed, so a kill in the middle costs nothing: the next run makes them.
+    """
+    view = View(config, location)
+    dataset, report = view.root / DATASET, view.root / REPORT
+    places: dict[str, str] = {}
+    if view.complete:
+        if changed or check_dataset(dataset, deep=False):
+            assemble(view)
+        places["dataset"] = str(dataset)
+    if changed or not report.exists():
+        make_report(view)
+    return {**places, "ledger": f"{view.root}/*/ledger", "report": str(report)}
+
+
+def assemble(view: View) -> None:
+    """RUN/dataset from the committed `package` shards."""
+    last = view.stages[-1].name
+    shards = []
+    for name in view.store.shards(last):
+        record = view.store.record_of(last, name)
+        item = record.object("dataset", name)
+        path = Path(view.store.storage.uri(item.key))
+        shards.append(PackagedShard(name, path, item.sha256, item.bytes, view.store.table(last, name)))
+    assemble_dataset(view.root / DATASET, shards, render_card(view.summary, view.config.export.card))
+
+
+def make_report(view: View) -> Path:
+    path = view.root / REPORT
+    samples = pick_samples(view.store, CommittedImages(view.store), view.stages, view.config.run.gallery)
+    build_report(view.summary, samples, path)
+    return path
+
+
+def write_report(config: Config, location: str) -> Path:
+    return make_report(View(config, location))
+
+
+def verify_run(config: Config, location: str) -> list[Problem]:
+    """Problems of the store, and of the dataset folder where the run is complete."""
+    view = View(config, location)
+    problems = verify_store(view.store.storage, view.stages)
+    if view.complete:
+        problems += [Problem("package", DATASET, what) for what in check_dataset(view.root / DATASET)]
+    return problems
+
+
+def publish(config: Config, location: str, *, hub: str | None, folder: Path | None, public: bool) -> dict[str, Any]:
+    """Send the dataset folder of a complete run to the Hub or to a folder.
+
+    Raises:
+        IncompleteRunError: there is work left.
+        RequestError: the destination refuses us.
+    """
+    view = View(config, location)
+    if not view.complete:
+        left = ", ".join(unfinished(view.plans))
+        raise IncompleteRunError(
+            f"{location} is not complete; still to do: {left}. Run it to its end first, so that what is published is whole."
+        )
+    assemble(view)
+    dataset = view.root / DATASET
+    if folder is not None:
+        manifest = export_folder(dataset, folder)
+        return {"where": str(folder), "uploaded": len(manifest.files), "skipped": 0}
+    assert hub is not None
+    settings = view.config.export.model_copy(update={"private": not public}) if public else view.config.export
+    sent = export_hub(dataset, hub, settings)
+    return {"where": sent.url, "uploaded": sent.uploaded, "skipped": sent.skipped, "revision": sent.revision}

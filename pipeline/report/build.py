@@ -1,0 +1,95 @@
+"""Builds the report: figures and samples in, one self-contained HTML file out.
+
+The page loads nothing and runs no script; a content security policy says so to the browser. Everything that comes from
+the web (texts, labels, URLs) is escaped by the template engine and shown as text.
+"""
+
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.report import numbers
+from pipeline.report.overlays import Shape, shapes
+from pipeline.report.pictures import disparity_uri, thumbnail_uri
+from schemas.summary import RunSummary
+
+
+@dataclass(frozen=True)
+class ReportSample:
+    """One sample of the gallery.
+
+    Attributes:
+        uid: of the row.
+        url: where the image is from.
+        image: original bytes.
+        width, height: of the image frame, pixels.
+        priors: rows of the experts' tables by expert name (`perceive.` left out), with or without the uid.
+        caption: the fused caption.
+        alt_text: the page's own text, or None.
+        findings: what the checks say: dicts of `kind` and `detail`.
+        repaired: whether the caption is the second answer.
+    """
+
+    uid: str
+    url: str
+    image: bytes
+    width: int
+    height: int
+    priors: dict[str, dict[str, Any]]
+    caption: str
+    alt_text: str | None = None
+    findings: Sequence[dict[str, str]] = field(default_factory=list)
+    repaired: bool = False
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One expert's shapes over one image; `number` is the expert's place, and so its colour and switch."""
+
+    number: int
+    expert: str
+    shapes: list[Shape]
+
+
+def build_report(summary: RunSummary, samples: Sequence[ReportSample], out: Path) -> None:
+    """Write the report to `out`, whole or not at all; folders are made."""
+    locating = sorted(
+        {e for s in samples for e, prior in s.priors.items() if {"boxes", "regions", "lines"} & set(prior)}
+    )
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(numbers.FILTERS)
+    html = environment.get_template("report.html.j2").render(
+        run=summary,
+        experts=locating,
+        samples=[_view(sample, locating) for sample in samples],
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
+    temporary.write_text(html, encoding="utf-8")
+    os.replace(temporary, out)
+
+
+def _view(sample: ReportSample, locating: list[str]) -> dict[str, Any]:
+    priors = sample.priors
+    depth = next((p["disparity_png"] for p in priors.values() if p.get("disparity_png")), None)
+    return {
+        "row": sample,
+        "picture": thumbnail_uri(sample.image),
+        "depth": disparity_uri(depth) if depth else None,
+        "layers": [_Layer(n, e, shapes(e, priors[e])) for n, e in enumerate(locating) if e in priors],
+        "tags": [tag for p in priors.values() for tag in p.get("tags") or []],
+        "texts": {e: [line["text"] for line in p["lines"]] for e, p in priors.items() if p.get("lines")},
+        "captions": {e: p["caption"] for e, p in priors.items() if p.get("caption")},
+        "errors": {e: p["error"] for e, p in priors.items() if p.get("error")},
+    }
