@@ -1,0 +1,207 @@
+"""Runs as jobs of a real Ray head: one job per run at a time, resumed under the next id, stopped, refused clearly."""
+
+import json
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.submit import JobState, entrypoint, logs, status, stop, submit, submit_run
+from schemas.errors import RequestError
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[str]:
+    """URL of a Ray head of its own, which wants a token; the environment holds the token."""
+    folder = tempfile.mkdtemp(prefix="head-", dir="/tmp")
+    ports = iter(_free_ports(5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        dashboard = next(ports)
+        # In the foreground, so that ending this one process ends them all.
+        command = [
+            str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2",
+            "--include-dashboard=true", f"--port={next(ports)}", f"--dashboard-port={dashboard}",
+            f"--ray-client-server-port={next(ports)}", f"--dashboard-agent-listen-port={next(ports)}",
+            f"--metrics-export-port={next(ports)}", "--min-worker-port=0", "--max-worker-port=0",
+            "--object-store-memory=100000000", f"--temp-dir={folder}",
+        ]  # fmt: skip
+        with (Path(folder) / "start.log").open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        url = f"http://127.0.0.1:{dashboard}"
+        try:
+            _until(lambda: _answers(url, process), 90)
+            # What the submitting user has: a token, and no mode.
+            patch.delenv("RAY_AUTH_MODE")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(30)
+            _until(lambda: not _processes(folder), 30)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _answers(url: str, process: subprocess.Popen) -> bool:
+    assert process.poll() is None, "ray start ended"
+    try:
+        status(url, "nobody")
+    except RequestError as error:
+        return "knows no job" in str(error)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _processes(folder: str) -> list[int]:
+    processes = psutil.process_iter(["pid", "cmdline"])
+    return [p.info["pid"] for p in processes if any(folder in word for word in p.info["cmdline"] or ())]
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.2)
+
+
+def _ended(head: str, run_id: str) -> JobState:
+    _until(lambda: status(head, run_id).over, 60)
+    return status(head, run_id)
+
+
+def test_a_run_is_one_job_at_a_time_and_resumes(head: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    command = f"echo begun; while [ ! -e {shlex.quote(str(gate))} ]; do sleep 0.1; done; echo ended"
+    assert submit_run(head, "laion-1", command) == "laion-1"
+    with pytest.raises(RequestError, match=r"'laion-1' has a job .* already") as refused:
+        submit_run(head, "laion-1", command)
+    assert "ray job stop laion-1" in str(refused.value)
+    gate.touch()
+    first = _ended(head, "laion-1")
+    assert (first.status, first.attempt, first.exit_code) == ("SUCCEEDED", 1, 0)
+    assert {"begun", "ended"} <= set(logs(head, "laion-1").splitlines())
+
+    assert submit_run(head, "laion-1", "echo again; exit 3") == "laion-1.2"
+    second = _ended(head, "laion-1")
+    assert (second.status, second.attempt, second.exit_code) == ("FAILED", 2, 3)
+    assert "again" in logs(head, "laion-1") and "begun" not in logs(head, "laion-1")
+
+
+def test_of_two_who_submit_at_once_one_succeeds(head: str) -> None:
+    def attempt(_: int) -> str:
+        try:
+            return submit_run(head, "raced", "sleep 1000")
+        except RequestError as error:
+            assert "has a job" in str(error)
+            return "refused"
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(attempt, range(4))) == ["raced", "refused", "refused", "refused"]
+    stop(head, "raced")
+
+
+def test_stop_ends_the_job_and_its_children(head: str, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    submit_run(head, "stopped", f"sleep 1000 & echo $! > {shlex.quote(str(child))}.new; mv {child}.new {child}; wait")
+    _until(child.exists, 60)
+    assert stop(head, "stopped").status == "STOPPED"
+    _until(lambda: not psutil.pid_exists(int(child.read_text())), 20)
+    assert stop(head, "stopped").status == "STOPPED"
+
+
+def test_config_overrides_and_environment_arrive(head: str, tmp_path: Path) -> None:
+    """An interpreter that only reports stands in for the image's, to see the command as the cluster gets it."""
+    reporter = tmp_path / "reporter"
+    reporter.write_text(
+        f"#!{sys.executable}\n"
+        "import json, os, sys\n"
+        "print('REPORT' + json.dumps([sys.argv[1:], open('run.yaml').read(), os.environ['HF_HOME']]))\n"
+    )
+    reporter.chmod(0o755)
+    config = "ingest:\n  sources: ['it''s.parquet']\n"
+    overrides = ["caption.prompt=a 'quoted' \"$HOME\" prompt", "embed.resources.gpus=0"]
+    submit(
+        config, "s3://bucket/run one", "argv", head, overrides=overrides, env={"HF_HOME": "/m"}, python=str(reporter)
+    )
+    assert _ended(head, "argv").status == "SUCCEEDED"
+    (line,) = [line for line in logs(head, "argv").splitlines() if line.startswith("REPORT")]
+    arguments, text, home = json.loads(line.removeprefix("REPORT"))
+    assert arguments[:2] == ["-m", "pipeline.cli"]
+    assert arguments[2:] == [
+        "run", "run.yaml", "--run-dir", "s3://bucket/run one", "--address", "auto",
+        "--set", overrides[0], "--set", overrides[1],
+    ]  # fmt: skip
+    assert (text, home) == (config, "/m")
+
+
+def test_the_job_joins_its_own_cluster(head: str, tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        "from cluster.session import connect\n"
+        "from cluster.capacity import cluster_capacity\n"
+        "with connect('auto'):\n"
+        "    print('CPUS', sum(node['CPU'] for node in cluster_capacity()))\n"
+    )
+    submit_run(head, "joins", f"{shlex.quote(sys.executable)} {shlex.quote(str(script))}")
+    assert _ended(head, "joins").status == "SUCCEEDED", logs(head, "joins")
+    assert "CPUS 2.0" in logs(head, "joins")
+
+
+def test_a_wrong_token(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    with pytest.raises(RequestError, match="refused the token, or wants one"):
+        status(head, "laion-1")
+
+
+def test_an_unknown_run(head: str) -> None:
+    with pytest.raises(RequestError, match="knows no job of run 'never'"):
+        logs(head, "never")
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(RequestError, match="No Ray head answers at http://127"):
+            submit_run(f"http://127.0.0.1:{unused.getsockname()[1]}", "r", "true")
+
+
+@pytest.mark.parametrize("address", ["head:6379", "ray://head:10001", ""])
+def test_an_address_that_takes_no_jobs(address: str) -> None:
+    with pytest.raises(RequestError, match="cannot take jobs"):
+        submit_run(address, "r", "true")
+
+
+@pytest.mark.parametrize("run_id", ["", "a/b", "-a", "a" * 64, "a b"])
+def test_a_run_id_that_cannot_name_a_job(run_id: str) -> None:
+    with pytest.raises(RequestError, match="cannot name a Ray job"):
+        submit_run("http://127.0.0.1:1", run_id, "true")
+
+
+def test_entrypoint_is_the_command_that_a_user_types() -> None:
+    assert entrypoint("/runs/a b", ["x.y=1"]) == (
+        "python -m pipeline.cli run run.yaml --run-dir '/runs/a b' --address auto --set x.y=1"
+    )
