@@ -1,0 +1,144 @@
+import hashlib
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_gather import MemoryGather, run_gather
+
+from schemas.ledger import Reason
+from schemas.tables import DEDUP, DOWNLOAD, INGEST
+from stages.select import SelectSection, SelectStage
+
+
+def uid_of(i):
+    return hashlib.md5(str(i).encode()).hexdigest()
+
+
+def row(i, cluster=0, cosine=0.5, side=500, aesthetic=None):
+    return {
+        "uid": uid_of(i),
+        "url": f"http://a.example/{i}",
+        "alt_text": f"picture {i}",
+        "aesthetic": aesthetic,
+        "cluster": cluster,
+        "centroid_cosine": cosine,
+        "sha256": hashlib.sha256(str(i).encode()).hexdigest(),
+        "phash": 0,
+        "format": "jpeg",
+        "width": side,
+        "height": 100,
+        "orientation": 1,
+        "image_offset": 1000 * i,
+        "image_bytes": i,
+        "source": "a.parquet",
+        "source_row": i,
+    }
+
+
+def gather(tmp_path, rows, size=1000):
+    """`download` and `dedup` disagree in their order, and `ingest` knows more rows."""
+    stages = {"dedup": {}, "download": {}, "ingest": {}}
+    for start in range(0, len(rows), size):
+        part, shard = rows[start : start + size], f"{start // size:05d}"
+        # the stated size is not the true one
+        stated = [r | {"width": 1} for r in [*part, row(-1 - start)]]
+        stages["ingest"][shard] = pa.Table.from_pylist(stated, schema=INGEST)
+        stages["download"][shard] = pa.Table.from_pylist([*part, row(-1 - start)], schema=DOWNLOAD)
+        stages["dedup"][shard] = pa.Table.from_pylist(part[::-1], schema=DEDUP)
+    return MemoryGather(tmp_path, stages)
+
+
+def run(tmp_path, rows, size=1000, **config):
+    outputs = run_gather(SelectStage(SelectSection(**config)), gather(tmp_path, rows, size))
+    return (
+        [r for o in outputs.values() for r in o.rows.to_pylist()],
+        [d for o in outputs.values() for d in o.drops],
+        outputs,
+    )
+
+
+def test_rows_say_what_the_stages_before_found(tmp_path):
+    rows = [row(i, cluster=i % 2, cosine=0.1 * i, aesthetic=float(i)) for i in range(6)]
+    chosen, drops, _ = run(tmp_path, rows, size=4, per_cluster=2)
+    assert [r["uid"] for r in chosen] == [uid_of(i) for i in (2, 3, 4, 5)]
+    assert [r["rank"] for r in chosen] == [1, 1, 0, 0]
+    assert [r["image_shard"] for r in chosen] == ["00000", "00000", "00001", "00001"]
+    for r, source in zip(chosen, rows[2:], strict=True):
+        shared = r.keys() & source.keys()
+        assert {"alt_text", "width", "aesthetic", "image_offset", "cluster", "sha256"} <= shared
+        for name in shared - {"centroid_cosine"}:
+            assert r[name] == source[name]
+    assert [(d.uid, d.url, d.reason) for d in drops] == [
+        (uid_of(1), "http://a.example/1", Reason.NOT_SELECTED),
+        (uid_of(0), "http://a.example/0", Reason.NOT_SELECTED),
+    ]
+    assert drops[1].detail == "place 2 of 3 in cluster 0, counted from 0"
+
+
+@pytest.mark.parametrize(
+    ("config", "first"),
+    [
+        ({"rank_by": "centroid_cosine"}, 1),
+        ({"rank_by": "centroid_cosine", "direction": "ascending"}, 0),
+        ({"rank_by": "resolution"}, 2),
+        ({"rank_by": "aesthetic"}, 0),
+        ({"rank_by": "aesthetic", "direction": "ascending"}, 1),
+    ],
+)
+def test_ranking_keys(tmp_path, config, first):
+    rows = [
+        row(0, cosine=0.1, side=600, aesthetic=6.0),
+        row(1, cosine=0.9, side=500, aesthetic=5.0),
+        row(2, cosine=0.5, side=700, aesthetic=None),
+    ]
+    chosen, _, _ = run(tmp_path, rows, per_cluster=1, **config)
+    assert [r["uid"] for r in chosen] == [uid_of(first)]
+
+
+def test_random_ranking_follows_the_seed(tmp_path):
+    rows = [row(i) for i in range(20)]
+    draws = [
+        {r["uid"] for r in run(tmp_path, rows, per_cluster=5, rank_by="random", seed=seed)[0]} for seed in (1, 1, 2)
+    ]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_a_limit_takes_every_clusters_first_before_any_second(tmp_path):
+    rows = [row(i, cluster=0 if i < 7 else i, cosine=0.1 * (i % 7)) for i in range(10)]
+    chosen, drops, _ = run(tmp_path, rows, limit=5)
+    assert sorted((r["cluster"], r["rank"]) for r in chosen) == [(0, 0), (0, 1), (7, 0), (8, 0), (9, 0)]
+    assert len(drops) == 5
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.25, 0.5, 0.75])), max_size=40),
+    st.integers(1, 5),
+    st.integers(1, 7),
+    st.none() | st.integers(1, 20),
+    st.randoms(),
+)
+def test_quota_shards_and_layout(tmp_path_factory, fields, per_cluster, shard_rows, limit, random):
+    tmp_path = tmp_path_factory.mktemp("select")
+    rows = [row(i, *f) for i, f in enumerate(fields)]
+    config = {"per_cluster": per_cluster, "shard_rows": shard_rows, "limit": limit}
+    chosen, _, outputs = run(tmp_path, rows, 6, **config)
+    sizes = [o.rows.num_rows for o in outputs.values()]
+    assert list(outputs) == [f"{i:05d}" for i in range(len(outputs))]
+    assert sizes[:-1] == [shard_rows] * (len(sizes) - 1)
+    whole = sum(min(per_cluster, sum(f[0] == c for f in fields)) for c in range(5))
+    assert len(chosen) == min(whole, limit or whole)
+    # images are read forward
+    assert [r["image_offset"] for r in chosen] == sorted(r["image_offset"] for r in chosen)
+    for r in chosen:
+        better = [
+            o
+            for o in rows
+            if o["cluster"] == r["cluster"] and (-o["centroid_cosine"], o["uid"]) < (-r["centroid_cosine"], r["uid"])
+        ]
+        assert len(better) == r["rank"] < per_cluster
+    moved = list(rows)
+    random.shuffle(moved)
+    again, _, _ = run(tmp_path, moved, 11, **config)
+    assert {(r["uid"], r["rank"]) for r in again} == {(r["uid"], r["rank"]) for r in chosen}
