@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from demo.weights import clip, depth, detr, florence, owlv2
+from demo.weights import clip, depth, detr, florence, llava, owlv2
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "clip": clip.make,
@@ -16,6 +16,7 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "detr": detr.make,
     "depth": depth.make,
     "florence": florence.make,
+    "llava": llava.make,
 }
 
 

@@ -1,0 +1,306 @@
+"""The engine: a vLLM server that we start and own, behind the OpenAI chat API.
+
+An engine that somebody else runs needs none of this: `EngineSection.base_url` names it and only the client is used.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fusion import guardian
+from schemas.errors import SetupError
+from schemas.identity import model_identity
+from schemas.section import ModelRef, runtime
+
+SERVED_NAME = "caption-engine"
+HOST = "127.0.0.1"
+# vLLM's own default on a CPU is 92 % of the machine's memory.
+CPU_KV_CACHE_BYTES = 1 << 30
+_PORT_ATTEMPTS = 3
+_STOP_S = 2 * guardian.GRACE_S
+_EXCEPTION = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): .+|\berror: .+")
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class EngineSection(ModelRef):
+    """Which model answers, and how its server is run."""
+
+    base_url: str | None = runtime(
+        None, description="OpenAI API of an engine that runs already (http://host:port/v1); null starts a vLLM server"
+    )
+    api_key_env: str | None = runtime(
+        None,
+        description="environment variable that holds the API key of `base_url`; a config never holds the key",
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="weights and arithmetic")
+    max_model_len: int = Field(4096, ge=256, le=1_048_576, description="tokens of prompt, image and answer together")
+    deterministic: bool = Field(
+        False,
+        description="bit-reproducible answers across restarts: one sequence at a time, float32, no prefix cache; slow",
+    )
+    extra_args: list[str] = Field([], description="further command-line arguments of vLLM's API server")
+    env: dict[str, str] = Field({}, description="further environment variables of the server")
+    max_num_seqs: int = runtime(256, ge=1, le=65_536, description="sequences that the server works on at once")
+    kv_cache_bytes: int | None = runtime(
+        None, ge=1 << 20, description="bytes of KV cache; null is vLLM's share of the GPU, and 1 GiB on a CPU"
+    )
+    block_size: int = runtime(
+        32,
+        ge=1,
+        le=256,
+        description="tokens of a KV block; the prefix cache shares whole blocks; multiples of 32 on a CPU",
+    )
+    tensor_parallel: int = runtime(1, ge=1, le=1024, description="GPUs that one server splits the model over")
+    enforce_eager: bool | None = runtime(None, description="skip graph compilation; null skips it on a CPU alone")
+    startup_timeout_s: float = runtime(1800.0, gt=0, le=86_400, description="seconds until the server must be healthy")
+    health_timeout_s: float = runtime(
+        60.0,
+        gt=0,
+        le=3600,
+        description="seconds a server may take for one short question before it counts as hung",
+    )
+    max_restarts: int = runtime(8, ge=0, le=1000, description="restarts within one shard of a server that died or hung")
+    log_dir: str | None = runtime(None, description="folder that keeps the server's logs; null removes them at the end")
+
+    @field_validator("base_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("base_url must start with http:// or https://")
+        return value
+
+    @model_validator(mode="after")
+    def _deterministic_is_float32(self) -> "EngineSection":
+        if self.deterministic and self.dtype not in ("auto", "float32"):
+            raise ValueError("deterministic needs dtype float32 or auto")
+        return self
+
+    @property
+    def request_model(self) -> str:
+        """The model name that requests carry."""
+        return self.model if self.base_url else SERVED_NAME
+
+    def identity(self) -> str:
+        """What the fingerprint holds. An engine given by URL is taken at its word: the name and revision of the config.
+
+        Raises:
+            RequestError: `model` is a path that does not exist.
+        """
+        if self.base_url:
+            return f"{self.model}@{self.revision or 'as served'}"
+        return model_identity(self)
+
+
+class VLLMServer:
+    """One vLLM server on loopback as a child of this process, its whole tree bound to our life (fusion.guardian).
+
+    Attributes:
+        api_key: the server answers to this key alone, so that nobody else on the machine uses it.
+    """
+
+    def __init__(self, section: EngineSection, device: Literal["cpu", "cuda"]) -> None:
+        self.section = section
+        self.device = device
+        self.api_key = secrets.token_urlsafe(24)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: Path | None = None
+        self._port = 0
+        self._restarts_left = section.max_restarts
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{HOST}:{self._port}/v1"
+
+    def start(self) -> None:
+        """Start the server and wait until it is healthy.
+
+        Raises:
+            SetupError: it ended, or was not healthy in time; the paragraph holds the words of its log that matter.
+        """
+        for attempt in range(_PORT_ATTEMPTS):
+            self._launch()
+            try:
+                self._wait_until_healthy()
+                return
+            except SetupError as error:
+                # The port was free when we looked; somebody may have taken it before the server did.
+                if "address already in use" not in str(error).lower() or attempt == _PORT_ATTEMPTS - 1:
+                    raise
+
+    def running(self) -> bool:
+        """Whether the server's process lives. Cheap: asked between the attempts of a request."""
+        return self._process is not None and self._process.poll() is None
+
+    def ensure_alive(self, answers: Callable[[], bool]) -> bool:
+        """Restart the server if it has died or hangs; True where it was restarted.
+
+        Args:
+            answers: whether the server answers a question now; asked only while its process lives, because a hung one
+                still says that it is healthy.
+
+        Raises:
+            SetupError: it cannot be started again, or has been restarted `max_restarts` times since `forgive`.
+        """
+        if self.running() and answers():
+            return False
+        if self._restarts_left == 0:
+            raise SetupError(
+                f"The caption engine (vLLM, model {self.section.model}, on {self.device}) died or hung more than "
+                f"{self.section.max_restarts} times within one shard. Its log says: {log_words(self._log)} "
+                f"The whole log is {self._log}. Look for a lack of memory (caption.engine.kv_cache_bytes, max_num_seqs), or raise "
+                "caption.engine.max_restarts."
+            )
+        self._restarts_left -= 1
+        self.start()
+        return True
+
+    def forgive(self) -> None:
+        """Begin to count restarts anew."""
+        self._restarts_left = self.section.max_restarts
+
+    def stop(self) -> None:
+        """End the server and all its processes; safe to call twice."""
+        self._end()
+        if self._log is not None and self.section.log_dir is None:
+            self._log.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._log.parent.rmdir()
+            self._log = None
+
+    def command(self) -> list[str]:
+        """Arguments of vLLM's API server. `python -m`: the wheel for CPUs has no working `vllm` command."""
+        s = self.section
+        eager = s.enforce_eager if s.enforce_eager is not None else self.device == "cpu"
+        kv_bytes = s.kv_cache_bytes or (CPU_KV_CACHE_BYTES if self.device == "cpu" else None)
+        return [
+            *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
+            *("--host", HOST, "--port", str(self._port)),
+            *("--model", s.model, "--served-model-name", SERVED_NAME),
+            *(("--revision", s.revision) if s.revision else ()),
+            *("--dtype", "float32" if s.deterministic else s.dtype),
+            *("--max-model-len", str(s.max_model_len)),
+            *("--max-num-seqs", "1" if s.deterministic else str(s.max_num_seqs)),
+            *("--block-size", str(s.block_size)),
+            *("--tensor-parallel-size", str(s.tensor_parallel)),
+            *("--limit-mm-per-prompt", '{"image": 1}'),
+            *("--generation-config", "vllm"),
+            *("--seed", "0"),
+            *(("--kv-cache-memory-bytes", str(kv_bytes)) if kv_bytes else ()),
+            *(("--enforce-eager",) if eager else ()),
+            "--no-enable-prefix-caching" if s.deterministic else "--enable-prefix-caching",
+            "--enable-prompt-tokens-details",
+            "--disable-uvicorn-access-log",
+            *s.extra_args,
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """The server's environment; everything that depends on the device is here and in `command`."""
+        env = dict(os.environ)
+        env |= {"VLLM_API_KEY": self.api_key, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "NO_COLOR": "1"}
+        if Path(self.section.model).is_dir():
+            env["HF_HUB_OFFLINE"] = "1"
+        if self.device == "cpu":
+            # Spinning OpenMP threads beside other busy processes cost 40 times the throughput; the sampler is compiled
+            # even in eager mode, for seconds; and this variable would override --kv-cache-memory-bytes.
+            env.pop("VLLM_CPU_KVCACHE_SPACE", None)
+            env |= {
+                "OMP_NUM_THREADS": "1",
+                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+                "TORCH_COMPILE_DISABLE": "1",
+            }
+        return env | self.section.env
+
+    def _launch(self) -> None:
+        self._end()
+        self._port = _free_port()
+        if self._log is None:
+            folder = self.section.log_dir
+            if folder is not None:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            self._log = Path(tempfile.mkdtemp(prefix="densefusion-engine-", dir=folder)) / "vllm.log"
+        with self._log.open("ab") as log:
+            self._log_start = log.tell()
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", guardian.__file__, "--", *self.command()],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                start_new_session=True,
+            )
+
+    def _wait_until_healthy(self) -> None:
+        started = time.monotonic()
+        assert self._process is not None
+        while time.monotonic() - started < self.section.startup_timeout_s:
+            if self._process.poll() is not None:
+                raise SetupError(self._obituary(f"ended with code {self._process.returncode}", started))
+            if self._healthy():
+                return
+            time.sleep(0.2)
+        self._end()
+        raise SetupError(self._obituary("did not become healthy", started))
+
+    def _healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self._port}/health", timeout=5) as answer:
+                return answer.status == 200
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def _obituary(self, what: str, started: float) -> str:
+        seconds = time.monotonic() - started
+        return (
+            f"The caption engine (vLLM, model {self.section.model}, on {self.device}) {what} after {seconds:.0f} s of "
+            f"starting. Its log says: {log_words(self._log, self._log_start)} The whole log is {self._log}. Look at "
+            "caption.engine (model, dtype, max_model_len, kv_cache_bytes, extra_args, startup_timeout_s) and at "
+            "caption.resources, or give an engine that runs already with caption.engine.base_url."
+        )
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            # The guardian's other half then kills the tree.
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def log_words(log: Path | None, start: int = 0) -> str:
+    """What a person needs of a server's log from byte `start` on: its first and last error, else its last lines."""
+    if log is None or not log.exists():
+        return "nothing."
+    with log.open("rb") as f:
+        f.seek(start)
+        text = _ANSI.sub("", f.read().decode(errors="replace"))
+    # vLLM's last error only points back at the first.
+    errors = [m.group().strip() for m in _EXCEPTION.finditer(text) if "root cause" not in m.group()]
+    lines = deque((line.strip() for line in text.splitlines() if line.strip()), maxlen=3)
+    words = list(dict.fromkeys([errors[0], errors[-1]])) if errors else list(lines)
+    return " … ".join(word[:600] for word in words).rstrip(".") + "." if words else "nothing."
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind((HOST, 0))
+        return s.getsockname()[1]
