@@ -162,7 +162,7 @@ def submit_run(
             raise
 
 
-def status(address: str, run_id: str) -> JobState:
+def job_status(address: str, run_id: str) -> JobState:
     """The latest job of a run.
 
     Raises:
@@ -172,14 +172,14 @@ def status(address: str, run_id: str) -> JobState:
         return _known(client, address, run_id)
 
 
-def logs(address: str, run_id: str) -> str:
-    """What the latest job of a run has printed so far. Raises as `status`."""
+def job_logs(address: str, run_id: str) -> str:
+    """What the latest job of a run has printed so far. Raises as `job_status`."""
     with _client(address) as client:
         return client.get_job_logs(_known(client, address, run_id).submission_id)
 
 
-def stop(address: str, run_id: str) -> JobState:
-    """End the latest job of a run and wait until it has ended; what it committed stays. Raises as `status`."""
+def stop_job(address: str, run_id: str) -> JobState:
+    """End the latest job of a run and wait until it has ended; what it committed stays. Raises as `job_status`."""
     with _client(address) as client:
         state = _known(client, address, run_id)
         if not state.over:

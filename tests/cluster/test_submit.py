@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.submit import JobState, entrypoint, logs, status, stop, submit, submit_run
+from cluster.submit import JobState, entrypoint, job_logs, job_status, stop_job, submit, submit_run
 from schemas.errors import RequestError
 
 pytestmark = pytest.mark.ray
@@ -68,7 +68,7 @@ def _free_ports(count: int) -> list[int]:
 def _answers(url: str, process: subprocess.Popen) -> bool:
     assert process.poll() is None, "ray start ended"
     try:
-        status(url, "nobody")
+        job_status(url, "nobody")
     except RequestError as error:
         return "knows no job" in str(error)
     except RuntimeError:
@@ -89,8 +89,8 @@ def _until(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def _ended(head: str, run_id: str) -> JobState:
-    _until(lambda: status(head, run_id).over, 60)
-    return status(head, run_id)
+    _until(lambda: job_status(head, run_id).over, 60)
+    return job_status(head, run_id)
 
 
 def test_a_run_is_one_job_at_a_time_and_resumes(head: str, tmp_path: Path) -> None:
@@ -103,12 +103,12 @@ def test_a_run_is_one_job_at_a_time_and_resumes(head: str, tmp_path: Path) -> No
     gate.touch()
     first = _ended(head, "laion-1")
     assert (first.status, first.attempt, first.exit_code) == ("SUCCEEDED", 1, 0)
-    assert {"begun", "ended"} <= set(logs(head, "laion-1").splitlines())
+    assert {"begun", "ended"} <= set(job_logs(head, "laion-1").splitlines())
 
     assert submit_run(head, "laion-1", "echo again; exit 3") == "laion-1.2"
     second = _ended(head, "laion-1")
     assert (second.status, second.attempt, second.exit_code) == ("FAILED", 2, 3)
-    assert "again" in logs(head, "laion-1") and "begun" not in logs(head, "laion-1")
+    assert "again" in job_logs(head, "laion-1") and "begun" not in job_logs(head, "laion-1")
 
 
 def test_of_two_who_submit_at_once_one_succeeds(head: str) -> None:
@@ -121,16 +121,16 @@ def test_of_two_who_submit_at_once_one_succeeds(head: str) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(attempt, range(4))) == ["raced", "refused", "refused", "refused"]
-    stop(head, "raced")
+    stop_job(head, "raced")
 
 
 def test_stop_ends_the_job_and_its_children(head: str, tmp_path: Path) -> None:
     child = tmp_path / "child"
     submit_run(head, "stopped", f"sleep 1000 & echo $! > {shlex.quote(str(child))}.new; mv {child}.new {child}; wait")
     _until(child.exists, 60)
-    assert stop(head, "stopped").status == "STOPPED"
+    assert stop_job(head, "stopped").status == "STOPPED"
     _until(lambda: not psutil.pid_exists(int(child.read_text())), 20)
-    assert stop(head, "stopped").status == "STOPPED"
+    assert stop_job(head, "stopped").status == "STOPPED"
 
 
 def test_config_overrides_and_environment_arrive(head: str, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_config_overrides_and_environment_arrive(head: str, tmp_path: Path) -> N
         config, "s3://bucket/run one", "argv", head, overrides=overrides, env={"HF_HOME": "/m"}, python=str(reporter)
     )
     assert _ended(head, "argv").status == "SUCCEEDED"
-    (line,) = [line for line in logs(head, "argv").splitlines() if line.startswith("REPORT")]
+    (line,) = [line for line in job_logs(head, "argv").splitlines() if line.startswith("REPORT")]
     arguments, text, home = json.loads(line.removeprefix("REPORT"))
     assert arguments[:2] == ["-m", "pipeline.cli"]
     assert arguments[2:] == [
@@ -167,19 +167,19 @@ def test_the_job_joins_its_own_cluster(head: str, tmp_path: Path) -> None:
         "    print('CPUS', sum(node['CPU'] for node in cluster_capacity()))\n"
     )
     submit_run(head, "joins", f"{shlex.quote(sys.executable)} {shlex.quote(str(script))}")
-    assert _ended(head, "joins").status == "SUCCEEDED", logs(head, "joins")
-    assert "CPUS 2.0" in logs(head, "joins")
+    assert _ended(head, "joins").status == "SUCCEEDED", job_logs(head, "joins")
+    assert "CPUS 2.0" in job_logs(head, "joins")
 
 
 def test_a_wrong_token(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     with pytest.raises(RequestError, match="refused the token, or wants one"):
-        status(head, "laion-1")
+        job_status(head, "laion-1")
 
 
 def test_an_unknown_run(head: str) -> None:
     with pytest.raises(RequestError, match="knows no job of run 'never'"):
-        logs(head, "never")
+        job_logs(head, "never")
 
 
 def test_nobody_there() -> None:
