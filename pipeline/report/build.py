@@ -4,7 +4,6 @@ The page loads nothing and runs no script; a content security policy says so to 
 the web (texts, labels, URLs) is escaped by the template engine and shown as text.
 """
 
-import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -77,7 +76,7 @@ def build_report(summary: RunSummary, samples: Sequence[ReportSample], out: Path
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
     temporary.write_text(html, encoding="utf-8")
-    os.replace(temporary, out)
+    temporary.replace(out)
 
 
 def _view(sample: ReportSample, locating: list[str]) -> dict[str, Any]:

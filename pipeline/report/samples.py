@@ -1,0 +1,46 @@
+"""Which samples the gallery shows: spread evenly over the dataset, the same ones each time."""
+
+from pipeline.report.build import ReportSample
+from pipeline.store import Store
+from stages.base import ImageSource, Stage, align
+
+EXPERT = "perceive."
+
+
+def pick_samples(store: Store, images: ImageSource, stages: list[Stage], count: int) -> list[ReportSample]:
+    """At most `count` captioned rows with everything that is known of them. Empty before the first caption."""
+    experts = [stage.name for stage in stages if stage.name.startswith(EXPERT)]
+    sizes = {shard: (store.record_of("caption", shard).rows_of(shard).rows or 0) for shard in store.shards("caption")}
+    total = sum(sizes.values())
+    wanted = {round(i * total / min(count, total)) for i in range(min(count, total))} if total else set()
+    samples, first = [], 0
+    for shard, size in sizes.items():
+        places = [place - first for place in sorted(wanted) if first <= place < first + size]
+        if places:
+            samples += _samples(store, images, shard, places, experts)
+        first += size
+    return samples
+
+
+def _samples(
+    store: Store, images: ImageSource, shard: str, places: list[int], experts: list[str]
+) -> list[ReportSample]:
+    captions = store.table("caption", shard).take(places)
+    uids = captions.column("uid").to_pylist()
+    selected = align(store.table("select", shard), uids).to_pylist()
+    priors = {name.removeprefix(EXPERT): align(store.table(name, shard), uids).to_pylist() for name in experts}
+    return [
+        ReportSample(
+            uid=row["uid"],
+            url=row["url"],
+            image=images.read(row["image_shard"], row["image_offset"], row["image_bytes"]),
+            width=row["width"],
+            height=row["height"],
+            priors={name: table[i] for name, table in priors.items()},
+            caption=caption["caption"],
+            alt_text=row["alt_text"],
+            findings=caption["findings"],
+            repaired=caption["repaired"],
+        )
+        for i, (caption, row) in enumerate(zip(captions.to_pylist(), selected, strict=True))
+    ]
