@@ -6,12 +6,14 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from schemas.errors import SetupError
 from schemas.ledger import Drop
 from schemas.section import StageSection, runtime
 from schemas.tables import DOWNLOAD
 from stages.base import MapStage, ShardInput, ShardOutput
 from stages.fetch.addresses import AddressPolicy
 from stages.fetch.errors import FetchRefused
+from stages.fetch.health import HostHealth
 from stages.fetch.inspector import EXTENSIONS, Inspector
 from stages.fetch.opener import GuardedOpener, product_token
 from stages.fetch.optout import OptOut
@@ -19,7 +21,7 @@ from stages.fetch.pacer import HostPacer
 from stages.fetch.resolver import Resolver, parse_endpoint
 from stages.fetch.shard import download_rows, img2dataset_downloader
 from stages.fetch.spool import Spool
-from stages.fetch.transport import Transport
+from stages.fetch.transport import Transport, has_root_certificates
 from stages.package import DeterministicTar
 
 # Above Pillow's own limit it would refuse, or warn, before ours is asked.
@@ -64,6 +66,12 @@ class DownloadSection(StageSection):
         le=10,
         description="further attempts of a URL after a failed connection, a timeout, a short body, 429 or 5xx, "
         "within timeout_s; Retry-After is obeyed",
+    )
+    host_failures: int = Field(
+        10,
+        ge=0,
+        description="a host that failed to answer this often in a row is left alone for ten minutes, and its URLs stop "
+        "with the same reason; 0 never leaves one alone",
     )
     max_redirects: int = Field(5, ge=0, le=20, description="redirects followed per URL, each checked like the first")
     robots: bool = Field(True, description="obey robots.txt (RFC 9309)")
@@ -145,6 +153,12 @@ class DownloadStage(MapStage):
     config: DownloadSection
 
     def open(self) -> None:
+        """Raises SetupError where no root certificate is to be found: every https URL would fail."""
+        if not has_root_certificates():
+            raise SetupError(
+                "The download stage finds no root certificates on this machine, so every https URL would fail. "
+                "Install the system's ca-certificates package, or set SSL_CERT_FILE to a bundle."
+            )
         img2dataset_downloader()
         config = self.config
         agent = config.user_agent if config.contact_url is None else f"{config.user_agent} (+{config.contact_url})"
@@ -154,6 +168,7 @@ class DownloadStage(MapStage):
         self._opener = GuardedOpener(
             transport=self._transport,
             pacer=HostPacer(config.per_host_concurrency, config.per_host_delay_s),
+            health=HostHealth(config.host_failures),
             optout=OptOut(config.opt_out_headers, product_token(agent)),
             user_agent=agent,
             robots=config.robots,

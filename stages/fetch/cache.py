@@ -11,7 +11,7 @@ V = TypeVar("V")
 
 
 class OnceCache(Generic[K, V]):
-    """Futures by key, forgotten after `ttl_s` seconds and beyond `size` entries (oldest first)."""
+    """Futures by key, forgotten after `ttl_s` seconds, and beyond `size` entries the least recently used first."""
 
     def __init__(self, ttl_s: float, size: int) -> None:
         self._ttl_s = ttl_s
@@ -25,6 +25,7 @@ class OnceCache(Generic[K, V]):
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None and now - entry[0] < self._ttl_s:
+                self._entries.move_to_end(key)
                 return entry[1], False
             future: Future[V] = Future()
             self._entries[key] = (now, future)

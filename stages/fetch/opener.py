@@ -17,6 +17,7 @@ from schemas.ledger import Reason
 from stages.fetch.body import check_coding, read_body
 from stages.fetch.deadline import Deadline
 from stages.fetch.errors import FetchRefused
+from stages.fetch.health import HostHealth
 from stages.fetch.optout import OptOut
 from stages.fetch.pacer import HostPacer
 from stages.fetch.robots import ROBOTS_BYTES, Robots
@@ -48,6 +49,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
     Args:
         transport: connects, with the address policy.
         pacer: per-host politeness.
+        health: which hosts are left alone.
         optout: header rules; they count on every hop.
         user_agent: sent as it is; its first token is our name in robots.txt.
         robots: obey robots.txt, on every hop.
@@ -64,6 +66,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
         *,
         transport: Transport,
         pacer: HostPacer,
+        health: HostHealth,
         optout: OptOut,
         user_agent: str,
         robots: bool,
@@ -75,6 +78,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
         super().__init__()
         self._transport = transport
         self._pacer = pacer
+        self._health = health
         self._optout = optout
         self._robots = Robots(product_token(user_agent), self._robots_txt) if robots else None
         self._timeout_s = timeout_s
@@ -83,7 +87,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
         self._retries = retries
         self._headers = {
             "User-Agent": user_agent,
-            "Accept": "image/*",
+            "Accept": "image/*,*/*;q=0.5",
             "Accept-Encoding": "identity",
             "Connection": "close",
         }
@@ -149,14 +153,20 @@ class GuardedOpener(urllib.request.OpenerDirector):
             with deadline.paused():
                 admit(target)
             # A slot is held for one hop: two hosts that redirect to each other must not wait for each other's slots.
-            with (
-                self._pacer.slot(target.host, deadline),
-                self._transport.get(target, self._headers, deadline) as response,
-            ):
-                check_headers(response.headers)
-                location = response.headers.get("Location")
-                if response.status not in _REDIRECTS or location is None:
-                    return read(target, response)
+            with self._pacer.slot(target.host, deadline):
+                self._health.check(target.host)
+                try:
+                    with self._transport.get(target, self._headers, deadline) as response:
+                        check_headers(response.headers)
+                        location = response.headers.get("Location")
+                        if response.status not in _REDIRECTS or location is None:
+                            answer = read(target, response)
+                            self._health.note(target.host)
+                            return answer
+                except FetchRefused as refused:
+                    self._health.note(target.host, refused)
+                    raise
+                self._health.note(target.host)
             target = redirected(target, location)
         raise FetchRefused(Reason.REDIRECTS, f"more than {self._max_redirects} redirects")
 

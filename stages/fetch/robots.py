@@ -15,7 +15,7 @@ ROBOTS_BYTES = 512 * 1024
 
 # RFC 9309 section 2.4 allows 24 hours; a refusal that rests on an outage should not last that long.
 _TTL_S = 600.0
-_CACHED_ORIGINS = 20_000
+_CACHED_ORIGINS = 4_000
 
 
 class Rules(urllib.robotparser.RobotFileParser):

@@ -60,12 +60,12 @@ def parse_target(url: str) -> Target:
     if parts.username is not None:
         raise FetchRefused(Reason.BAD_URL, "the URL carries credentials")
     host = host.rstrip(".")
-    if not _HOST.fullmatch(host) or any(len(label) > 63 for label in host.split(".")):
+    if not _HOST.fullmatch(host) or not all(0 < len(label) <= 63 for label in host.split(".")):
         raise FetchRefused(Reason.BAD_URL, f"not a host name: {host!r}")
     selector = quote(parts.path or "/", safe=string.punctuation)
     if parts.query:
         selector += "?" + quote(parts.query, safe=string.punctuation)
-    return Target(parts.scheme, host, port or _PORTS[parts.scheme], selector)
+    return Target(parts.scheme, host, _PORTS[parts.scheme] if port is None else port, selector)
 
 
 def redirected(target: Target, location: str) -> Target:

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 from schemas.ledger import Reason
@@ -130,14 +131,10 @@ class Transport:
         failure = FetchRefused(Reason.DNS, "the resolver gave no address")
         for (address, port), public in endpoints:
             family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-            sock = socket.socket(family, socket.SOCK_STREAM)
             limit = min(self._connect_timeout_s, deadline.left())
             try:
-                sock.settimeout(limit)
-                sock.connect((str(address), port))
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock = _connected(family, str(address), port, limit)
             except OSError as error:
-                sock.close()
                 if isinstance(error, TimeoutError):
                     words, reason = f"no connection to {address} in {limit:.3g} s", Reason.TIMEOUT
                 else:
@@ -151,5 +148,24 @@ class Transport:
         raise failure
 
 
+def _connected(family: socket.AddressFamily, address: str, port: int, limit_s: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(limit_s)
+        sock.connect((address, port))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 def _words(error: OSError) -> str:
     return getattr(error, "verify_message", "") or error.strerror or str(error) or type(error).__name__
+
+
+def has_root_certificates() -> bool:
+    """Whether the places that OpenSSL looks at (SSL_CERT_FILE and SSL_CERT_DIR, or its defaults) hold anything."""
+    places = ssl.get_default_verify_paths()
+    folder = Path(places.capath) if places.capath else None
+    return places.cafile is not None or (folder is not None and any(folder.iterdir()))

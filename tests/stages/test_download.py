@@ -16,10 +16,13 @@ from PIL import Image
 from pydantic import ValidationError
 from skimage import data as photographs
 
+from schemas.errors import SetupError
 from schemas.ledger import Reason
 from schemas.tables import DOWNLOAD, INGEST, check_table
 from stages.base import ShardInput
 from stages.download import DownloadSection, DownloadStage
+from stages.fetch.errors import FetchRefused
+from stages.fetch.health import HostHealth
 from stages.fetch.inspector import EXTENSIONS
 from stages.images import decode_rgb
 
@@ -174,7 +177,7 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
 
-def test_bodies_that_are_no_usable_image(server, download, photo, jpeg):
+def test_bodies_that_are_no_usable_image(server, download, photo, jpeg, capfd):
     frames = [Image.fromarray(np.full((500, 500), 50 * v, np.uint8)) for v in range(5)]
     small = encoded(photo.resize((900, 447)))
     server.routes = {
@@ -205,6 +208,7 @@ def test_bodies_that_are_no_usable_image(server, download, photo, jpeg):
     }
     rows, _, _ = download(server, ["/gif", "/webp", "/apng", "/small"], max_frames=5, min_short_edge=447)
     assert len(rows) == 4
+    assert capfd.readouterr() == ("", "")
 
 
 def test_answers_that_are_no_image(server, download, jpeg):
@@ -300,6 +304,25 @@ def test_a_slow_resolver_does_not_hold_the_shard(server, download, monkeypatch):
     assert time.monotonic() - start < 2.5
 
 
+def test_a_name_is_looked_up_once_and_only_its_public_addresses_are_used(server, download, jpeg, monkeypatch):
+    answers = {"mixed.test": ["169.254.169.254", "10.0.0.1"], "rebind.test": ["127.0.0.1"]}
+    asked = []
+
+    def look_up(host, *_, **__):
+        asked.append(host)
+        # A second look-up would give another address than the one that was checked.
+        return [(2, 1, 6, "", (address, 0)) for address in (answers[host] if asked.count(host) == 1 else ["10.0.0.1"])]
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    port = server.server_address[1]
+    server.routes = {"/a": redirect("/b"), "/b": answer(jpeg), "/c": answer(jpeg)}
+    urls = [f"http://rebind.test:{port}/a", f"http://rebind.test:{port}/c", "http://mixed.test/x"]
+    rows, drops, _ = download(server, urls, allow_hosts=["rebind.test"])
+    assert set(rows) == set(urls[:2])
+    assert drops[urls[2]].reason is Reason.REFUSED_ADDRESS
+    assert sorted(asked) == ["mixed.test", "rebind.test"]
+
+
 def test_redirects_are_followed_and_environment_proxies_are_not(server, download, jpeg, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     server.routes = {"/a": redirect("b", 301), "/b": redirect(f"http://{HOST}/c", 307), "/c": answer(jpeg)}
@@ -381,6 +404,38 @@ def test_without_a_robots_txt(server, download, jpeg, route, reason):
     rows, drops, _ = download(server, [f"/{i}" for i in range(8)], robots=True, timeout_s=1, per_host_concurrency=1)
     assert (len(rows), {drop.reason for drop in drops.values()}) == ((8, set()) if reason is None else (0, {reason}))
     assert time.monotonic() - start < 4, "a dead host costs one deadline, not one for each of its URLs"
+
+
+def test_a_host_that_has_stopped_answering_is_left_alone(server, download, jpeg):
+    server.routes = {f"/{i}": raw(b"", pause=5) for i in range(20)}
+    start = time.monotonic()
+    rows, drops, _ = download(
+        server, [f"/{i}" for i in range(20)], timeout_s=0.3, host_failures=3, per_host_concurrency=1
+    )
+    assert not rows and {drop.reason for drop in drops.values()} == {Reason.TIMEOUT}
+    assert len(server.seen) == 3 and sum("not asked" in drop.detail for drop in drops.values()) == 17
+    assert time.monotonic() - start < 4
+
+
+def test_an_answer_makes_a_host_healthy_again():
+    health = HostHealth(2)
+    silent = FetchRefused(Reason.TIMEOUT)
+    for answered in (None, FetchRefused(Reason.HTTP_STATUS)):
+        health.note("a.test", silent)
+        health.note("a.test", answered)
+    health.note("a.test", silent)
+    health.check("a.test")
+    health.note("a.test", silent)
+    health.check("b.test")
+    with pytest.raises(FetchRefused, match="2 times"):
+        health.check("a.test")
+
+
+def test_no_root_certificates(monkeypatch, tmp_path):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    with pytest.raises(SetupError, match="ca-certificates"):
+        DownloadStage(DownloadSection()).open()
 
 
 def test_certificates(tmp_path, download, jpeg, monkeypatch):
