@@ -78,7 +78,10 @@ class ImageTower:
                 snapshot_download(model.removeprefix(_HUB), revision=revision, allow_patterns=["open_clip_*"])
             )
         self._model, self._preprocess = open_clip.create_model_from_pretrained(
-            f"{_FOLDER}{folder}" if folder else model, pretrained=pretrained, precision=precision, device=device
+            f"{_FOLDER}{folder}" if folder else model,
+            pretrained=None if folder or model.startswith(_HUB) else pretrained,
+            precision=precision,
+            device=device,
         )
         self._model.eval()
         self._dtype = open_clip.get_input_dtype(precision)

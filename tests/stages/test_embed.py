@@ -1,0 +1,171 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+from skimage import data
+
+from demo.weights import clip
+from schemas.errors import RequestError, SetupError
+from schemas.ledger import Reason
+from schemas.tables import DOWNLOAD, check_table
+from stages.base import ShardInput
+from stages.embed import EmbedSection, EmbedStage
+
+NAMES = ["astronaut", "camera", "chelsea", "coffee", "coins", "rocket"]
+
+
+class MemoryImages:
+    def __init__(self, blob: bytes) -> None:
+        self._blob = blob
+
+    def read(self, shard: str, offset: int, size: int) -> bytes:
+        assert shard == "00000"
+        return self._blob[offset : offset + size]
+
+
+def encoded(image, **options):
+    file = io.BytesIO()
+    image.save(file, **options)
+    return file.getvalue()
+
+
+def shard(images: dict[str, bytes]) -> ShardInput:
+    rows, blob = [], b""
+    for uid, content in images.items():
+        row = dict.fromkeys(("phash", "width", "height", "orientation"), 0) | {"sha256": "", "format": ""}
+        rows.append(
+            row | {"uid": uid, "url": f"http://a/{uid}", "image_offset": len(blob), "image_bytes": len(content)}
+        )
+        blob += content
+    table = pa.Table.from_pylist(rows, schema=DOWNLOAD)
+    return ShardInput("00000", {"download": table}, MemoryImages(blob), Path())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip")
+    clip.make(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    photos = {name: Image.fromarray(getattr(data, name)()).convert("RGB") for name in NAMES}
+    small = {f"{name} small": photo.resize((photo.width // 2, photo.height // 2)) for name, photo in photos.items()}
+    return {name: encoded(photo, format="JPEG", quality=80) for name, photo in (photos | small).items()}
+
+
+@pytest.fixture(scope="module")
+def embed(folder):
+    """Run the stage over images; opened once for every config."""
+    opened: dict[tuple, EmbedStage] = {}
+
+    def run(images, **config):
+        key = tuple(sorted(config.items()))
+        if key not in opened:
+            opened[key] = EmbedStage(EmbedSection(**{"model": str(folder), "precision": "fp32"} | config))
+            opened[key].check()
+            opened[key].open()
+        output = opened[key].process(shard(images))
+        check_table(output.rows, opened[key].schema, "embed")
+        return output
+
+    yield run
+    for stage in opened.values():
+        stage.close()
+
+
+def vectors(output):
+    column = output.rows.column("embedding").combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
+
+
+def test_unit_vectors_in_row_order_and_copies_are_nearest(embed, photographs):
+    output = embed(photographs)
+    assert output.rows.column("uid").to_pylist() == list(photographs)
+    assert vectors(output).dtype == np.float16
+    rows = vectors(output).astype(np.float32)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)
+    cosines = rows @ rows.T - 2 * np.eye(len(rows))
+    np.testing.assert_array_equal(cosines.argmax(1), np.roll(np.arange(len(rows)), len(NAMES)))
+
+
+def test_the_same_shard_gives_the_same_bytes(embed, photographs):
+    assert embed(photographs).rows.equals(embed(photographs).rows)
+
+
+@pytest.mark.parametrize(
+    ("config", "apart"), [({"decode_threads": 1}, 0), ({"batch_size": 5}, 1e-3), ({"precision": "bf16"}, 0.05)]
+)
+def test_settings_that_cost_time_or_bits(embed, photographs, config, apart):
+    np.testing.assert_allclose(vectors(embed(photographs, **config)), vectors(embed(photographs)), rtol=0, atol=apart)
+
+
+def test_what_does_not_decode_stops_and_the_rest_goes_on(embed, photographs):
+    whole = photographs["coffee"]
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    png = bytearray(encoded(noise, format="PNG"))
+    png[200:260] = bytes(60)
+    images = {"a": whole, "b": whole[: len(whole) // 2], "c": b"", "d": b"<html>", "e": bytes(png), "f": whole}
+    output = embed(images)
+    assert output.rows.column("uid").to_pylist() == ["a", "f"]
+    assert [(d.uid, d.url, d.reason) for d in output.drops] == [(u, f"http://a/{u}", Reason.DECODE) for u in "bcde"]
+    np.testing.assert_array_equal(*vectors(output))
+
+
+def test_an_empty_shard_keeps_the_width(embed, photographs):
+    width = embed(photographs).rows.schema.field("embedding").type.list_size
+    assert embed({}).rows.schema.field("embedding").type.list_size == width
+
+
+def test_identity_is_the_weights_not_the_place(folder, tmp_path):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+
+    def identity(model):
+        return EmbedStage(EmbedSection(model=model)).models()
+
+    assert identity(str(folder)) == identity(f"local-dir:{tmp_path}")
+    weights = tmp_path / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00\x01")
+    assert identity(str(folder)) != identity(str(tmp_path))
+    hub = EmbedStage(EmbedSection(model="hf-hub:org/name", revision="abc"))
+    assert hub.models() == {"model": "org/name@abc"}
+    assert EmbedStage(EmbedSection()).models() == {"model": "open_clip:EVA02-L-14@merged2b_s4b_b131k"}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"model": "./no/such/folder"}, "does not exist"),
+        ({"model": "ViT-B-33"}, "no weights for ViT-B-33"),
+        ({"model": "ViT-B-32", "pretrained": "mine"}, "no weights mine"),
+        ({"model": "ViT-B-32", "pretrained": None}, "no weights None"),
+    ],
+)
+def test_unknown_models_are_said_before_anything_starts(config, says):
+    with pytest.raises(RequestError, match=says):
+        EmbedStage(EmbedSection(**config)).check()
+
+
+def test_the_defaults_exist():
+    EmbedStage(EmbedSection()).check()
+
+
+def test_a_folder_without_weights_cannot_start(folder, tmp_path):
+    with pytest.raises(RequestError, match="open_clip_config"):
+        EmbedStage(EmbedSection(model=str(tmp_path))).check()
+    (tmp_path / "open_clip_config.json").write_bytes((folder / "open_clip_config.json").read_bytes())
+    stage = EmbedStage(EmbedSection(model=str(tmp_path)))
+    with pytest.raises(SetupError, match="cannot be loaded on cpu"):
+        stage.open()
+    stage.close()
+
+
+def test_a_revision_belongs_to_a_hub_model():
+    with pytest.raises(ValidationError, match="hf-hub"):
+        EmbedSection(revision="abc")
