@@ -366,7 +366,7 @@ SETTINGS: dict[str, Setting] = {
     "street": Setting(
         "a city street lined with buildings", _street, ((206, 214, 222), 0.14), (252, 238, 238, 200), 0.42
     ),
-    "night": Setting("a street at night under the stars", _night, ((44, 48, 88), 0.3), (206, 196, 190, 156), 0.55),
+    "night": Setting("a street at night under the stars", _night, ((44, 48, 88), 0.3), (226, 214, 208, 170), 0.55),
     "room": Setting("a room with a wooden floor", _room, ((216, 204, 190), 0.06), (252, 236, 236, 198), 0.4),
     "forest": Setting(
         "a clearing in a pine forest", _forest, ((206, 222, 206), 0.18), (248, 234, 234, 196), 0.45, "green"

@@ -47,13 +47,18 @@ class Placed:
     lettering: Lettering | None
 
 
+def scene_size(seed: int) -> tuple[int, int]:
+    """(width, height) in px of a seed's scene where none is asked for."""
+    return random.Random(f"size {seed}").choice(SIZES)
+
+
 def render(seed: int, size: tuple[int, int] | None = None) -> Scene:
     """Render the scene of a seed.
 
     Args:
-        size: (width, height) in px; by default one of `SIZES`, which the seed picks.
+        size: (width, height) in px; by default `scene_size(seed)`.
     """
-    width, height = size or random.Random(f"size {seed}").choice(SIZES)
+    width, height = size or scene_size(seed)
     rng = random.Random(f"scene {seed} {width}x{height}")
     name = rng.choice(list(SETTINGS))
     setting = SETTINGS[name]
