@@ -152,23 +152,37 @@ class GuardedOpener(urllib.request.OpenerDirector):
         for _ in range(self._max_redirects + 1):
             with deadline.paused():
                 admit(target)
-            # A slot is held for one hop: two hosts that redirect to each other must not wait for each other's slots.
-            with self._pacer.slot(target.host, deadline):
-                self._health.check(target.host)
-                try:
-                    with self._transport.get(target, self._headers, deadline) as response:
-                        check_headers(response.headers)
-                        location = response.headers.get("Location")
-                        if response.status not in _REDIRECTS or location is None:
-                            answer = read(target, response)
-                            self._health.note(target.host)
-                            return answer
-                except FetchRefused as refused:
-                    self._health.note(target.host, refused)
-                    raise
-                self._health.note(target.host)
-            target = redirected(target, location)
+            outcome = self._hop(target, deadline, check_headers, read)
+            if not isinstance(outcome, Target):
+                return outcome
+            target = outcome
         raise FetchRefused(Reason.REDIRECTS, f"more than {self._max_redirects} redirects")
+
+    def _hop(
+        self,
+        target: Target,
+        deadline: Deadline,
+        check_headers: Callable[[Message], None],
+        read: Callable[[Target, http.client.HTTPResponse], T],
+    ) -> T | Target:
+        """One request: what `read` makes of the answer, or where it redirects to."""
+        # A slot is held for one hop: two hosts that redirect to each other must not wait for each other's slots.
+        with self._pacer.slot(target.host, deadline):
+            self._health.check(target.host)
+            try:
+                with self._transport.get(target, self._headers, deadline) as response:
+                    check_headers(response.headers)
+                    location = response.headers.get("Location")
+                    outcome: T | Target
+                    if response.status in _REDIRECTS and location is not None:
+                        outcome = redirected(target, location)
+                    else:
+                        outcome = read(target, response)
+            except FetchRefused as refused:
+                self._health.note(target.host, refused)
+                raise
+            self._health.note(target.host)
+            return outcome
 
 
 def product_token(user_agent: str) -> str:
