@@ -64,15 +64,16 @@ class JobState:
         return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
 
 
-def entrypoint(run_dir: str, overrides: Sequence[str] = (), python: str = "python") -> str:
+def entrypoint(run_dir: str, overrides: Sequence[str] = (), python: str = "python", config: str = CONFIG_FILE) -> str:
     """The shell command of the job: the same `run` that a user types, on the cluster it finds itself in.
 
     Args:
         run_dir: run directory as the cluster sees it: shared storage or `s3://…`.
         overrides: `stage.key=value`, as after `--set`.
         python: interpreter of the cluster's image.
+        config: a preset's name, or a YAML file as the job sees it.
     """
-    words = [python, "-m", "pipeline.cli", "run", CONFIG_FILE, "--run-dir", run_dir, "--address", "auto"]
+    words = [python, "-m", "pipeline.cli", "run", config, "--run-dir", run_dir, "--address", "auto"]
     for override in overrides:
         words += ["--set", override]
     return shlex.join(words)
