@@ -5,8 +5,8 @@ import io
 import imagehash
 import numpy as np
 import pytest
+from photographs import encoded, photograph
 from PIL import Image
-from skimage import data
 
 from stages.curate.perceptual import perceptual_duplicates
 from stages.dedup import DedupSection
@@ -16,17 +16,15 @@ NAMES = ["astronaut", "camera", "chelsea", "coffee", "coins", "moon", "page", "r
 
 def copies(photo):
     width, height = photo.size
-    yield from (encoded(photo, quality) for quality in (90, 60, 30))
+    yield from (reopened(photo, quality) for quality in (90, 60, 30))
     yield from (
         photo.resize((round(width * s), round(height * s)), Image.Resampling.BICUBIC) for s in (1.5, 0.5, 1 / 3)
     )
-    yield encoded(photo.resize((width // 2, height // 2), Image.Resampling.BICUBIC), 50)
+    yield reopened(photo.resize((width // 2, height // 2), Image.Resampling.BICUBIC), 50)
 
 
-def encoded(photo, quality):
-    file = io.BytesIO()
-    photo.save(file, "JPEG", quality=quality)
-    return Image.open(file)
+def reopened(photo, quality):
+    return Image.open(io.BytesIO(encoded(photo, "JPEG", quality=quality)))
 
 
 def phash(photo):
@@ -36,7 +34,7 @@ def phash(photo):
 @pytest.fixture(scope="module")
 def hashes():
     """Copies stand behind their original."""
-    photos = [Image.fromarray(getattr(data, name)()).convert("RGB") for name in NAMES]
+    photos = [photograph(name) for name in NAMES]
     return [[phash(photo), *map(phash, copies(photo))] for photo in photos]
 
 

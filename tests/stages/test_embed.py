@@ -1,14 +1,12 @@
-import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from photographs import awkward_files, encoded, photograph
 from PIL import Image
 from pydantic import ValidationError
-from skimage import data
 
-from demo.weights import clip
 from schemas.errors import RequestError, SetupError
 from schemas.ledger import Reason
 from schemas.tables import DOWNLOAD, check_table
@@ -27,12 +25,6 @@ class MemoryImages:
         return self._blob[offset : offset + size]
 
 
-def encoded(image, **options):
-    file = io.BytesIO()
-    image.save(file, **options)
-    return file.getvalue()
-
-
 def shard(images: dict[str, bytes]) -> ShardInput:
     rows, blob = [], b""
     for uid, content in images.items():
@@ -46,17 +38,16 @@ def shard(images: dict[str, bytes]) -> ShardInput:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip")
-    clip.make(path)
-    return path
+def folder(small_weights):
+    return small_weights["clip"]
 
 
 @pytest.fixture(scope="module")
-def photographs():
-    photos = {name: Image.fromarray(getattr(data, name)()).convert("RGB") for name in NAMES}
+def files():
+    """Photographs, then a copy of each at half its size."""
+    photos = {name: photograph(name) for name in NAMES}
     small = {f"{name} small": photo.resize((photo.width // 2, photo.height // 2)) for name, photo in photos.items()}
-    return {name: encoded(photo, format="JPEG", quality=80) for name, photo in (photos | small).items()}
+    return {name: encoded(photo, "JPEG", quality=80) for name, photo in (photos | small).items()}
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +75,9 @@ def vectors(output):
     return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
 
 
-def test_unit_vectors_in_row_order_and_copies_are_nearest(embed, photographs):
-    output = embed(photographs)
-    assert output.rows.column("uid").to_pylist() == list(photographs)
+def test_unit_vectors_in_row_order_and_copies_are_nearest(embed, files):
+    output = embed(files)
+    assert output.rows.column("uid").to_pylist() == list(files)
     assert vectors(output).dtype == np.float16
     rows = vectors(output).astype(np.float32)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)
@@ -94,21 +85,21 @@ def test_unit_vectors_in_row_order_and_copies_are_nearest(embed, photographs):
     np.testing.assert_array_equal(cosines.argmax(1), np.roll(np.arange(len(rows)), len(NAMES)))
 
 
-def test_the_same_shard_gives_the_same_bytes(embed, photographs):
-    assert embed(photographs).rows.equals(embed(photographs).rows)
+def test_the_same_shard_gives_the_same_bytes(embed, files):
+    assert embed(files).rows.equals(embed(files).rows)
 
 
 @pytest.mark.parametrize(
     ("config", "apart"), [({"decode_threads": 1}, 0), ({"batch_size": 5}, 1e-3), ({"precision": "bf16"}, 0.05)]
 )
-def test_settings_that_cost_time_or_bits(embed, photographs, config, apart):
-    np.testing.assert_allclose(vectors(embed(photographs, **config)), vectors(embed(photographs)), rtol=0, atol=apart)
+def test_settings_that_cost_time_or_bits(embed, files, config, apart):
+    np.testing.assert_allclose(vectors(embed(files, **config)), vectors(embed(files)), rtol=0, atol=apart)
 
 
-def test_what_does_not_decode_stops_and_the_rest_goes_on(embed, photographs):
-    whole = photographs["coffee"]
+def test_what_does_not_decode_stops_and_the_rest_goes_on(embed, files):
+    whole = files["coffee"]
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
-    png = bytearray(encoded(noise, format="PNG"))
+    png = bytearray(encoded(noise))
     png[200:260] = bytes(60)
     images = {"a": whole, "b": whole[: len(whole) // 2], "c": b"", "d": b"<html>", "e": bytes(png), "f": whole}
     output = embed(images)
@@ -117,8 +108,15 @@ def test_what_does_not_decode_stops_and_the_rest_goes_on(embed, photographs):
     np.testing.assert_array_equal(*vectors(output))
 
 
-def test_an_empty_shard_keeps_the_width(embed, photographs):
-    width = embed(photographs).rows.schema.field("embedding").type.list_size
+def test_odd_files_decode(embed):
+    odd = awkward_files()
+    output = embed(odd)
+    assert output.drops == []
+    assert output.rows.column("uid").to_pylist() == list(odd)
+
+
+def test_an_empty_shard_keeps_the_width(embed, files):
+    width = embed(files).rows.schema.field("embedding").type.list_size
     assert embed({}).rows.schema.field("embedding").type.list_size == width
 
 
