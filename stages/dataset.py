@@ -35,10 +35,12 @@ INDEX_SCHEMA = pa.schema([pa.field("tar", pa.string(), nullable=False), *PACKAGE
 
 @dataclass(frozen=True)
 class PackagedShard:
-    """One shard as `package` committed it: its tar, the tar's sha256, and its rows (tables.PACKAGE)."""
+    """One shard as `package` committed it: name, tar, what the commit says of the tar, and rows (tables.PACKAGE)."""
 
+    name: str
     tar: Path
     sha256: str
+    bytes: int
     rows: pa.Table
 
 
@@ -93,12 +95,13 @@ def check_dataset(dataset: Path, *, deep: bool = True) -> list[str]:
 
     A tar that was cut between two members reads as a smaller dataset without an error, so sizes and hashes are held
     against the manifest instead of reading the tars. `deep=False` leaves the hashes out.
-
-    Raises:
-        RequestError: there is no finished dataset.
     """
+    try:
+        manifest = read_manifest(dataset)
+    except RequestError as e:
+        return [str(e)]
     problems = []
-    for file in read_manifest(dataset).files:
+    for file in manifest.files:
         path = dataset / file.path
         if not path.is_file():
             problems.append(f"{file.path} is missing.")
@@ -116,14 +119,19 @@ def assemble_dataset(dataset: Path, shards: Iterable[PackagedShard], card: str) 
     Repeated, it changes nothing; after a kill, it completes; with other shards, what is stale goes.
 
     Raises:
-        RequestError: the folder holds something that is not a dataset.
+        RequestError: the folder holds something that is not a dataset, or a tar is not as long as its commit says.
     """
     folder = DatasetFolder(dataset)
     index = folder.temporary()
     with pq.ParquetWriter(index, INDEX_SCHEMA, compression="zstd") as writer:
         for number, shard in enumerate(s for s in shards if s.rows.num_rows):
+            if (size := shard.tar.stat().st_size) != shard.bytes:
+                raise RequestError(
+                    f"The tar of package shard {shard.name}, {shard.tar}, has {size} bytes; its commit says "
+                    f"{shard.bytes}. `densefusion verify` names all damaged objects of the run."
+                )
             path = f"data/{shard_name(number)}.tar"
-            folder.link(DatasetFile(path, shard.tar.stat().st_size, shard.sha256, shard.rows.num_rows), shard.tar)
+            folder.link(DatasetFile(path, size, shard.sha256, shard.rows.num_rows), shard.tar)
             names = pa.array([path] * shard.rows.num_rows, pa.string())
             writer.write_table(pa.table([names, *shard.rows.columns], schema=INDEX_SCHEMA))
     folder.add(DatasetFile(INDEX, index.stat().st_size, file_sha256(index)), index.replace)

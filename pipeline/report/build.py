@@ -17,6 +17,8 @@ from pipeline.report.overlays import Shape, shapes
 from pipeline.report.pictures import disparity_uri, thumbnail_uri
 from schemas.summary import RunSummary
 
+_DRAWN = 20  # shapes of one expert that are drawn over an image; more hide it, and all are listed
+
 
 @dataclass(frozen=True)
 class ReportSample:
@@ -54,6 +56,10 @@ class _Layer:
     expert: str
     shapes: list[Shape]
 
+    @property
+    def drawn(self) -> list[Shape]:
+        return self.shapes[:_DRAWN]
+
 
 def build_report(summary: RunSummary, samples: Sequence[ReportSample], out: Path) -> None:
     """Write the report to `out`, whole or not at all; folders are made."""
@@ -86,7 +92,7 @@ def _view(sample: ReportSample, locating: list[str]) -> dict[str, Any]:
         "row": sample,
         "picture": thumbnail_uri(sample.image),
         "depth": disparity_uri(depth) if depth else None,
-        "layers": [_Layer(n, e, shapes(e, priors[e])) for n, e in enumerate(locating) if e in priors],
+        "layers": [_Layer(n, e, shapes(priors[e])) for n, e in enumerate(locating) if e in priors],
         "tags": [tag for p in priors.values() for tag in p.get("tags") or []],
         "texts": {e: [line["text"] for line in p["lines"]] for e, p in priors.items() if p.get("lines")},
         "captions": {e: p["caption"] for e, p in priors.items() if p.get("caption")},

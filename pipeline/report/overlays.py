@@ -22,7 +22,7 @@ class Shape:
     score: float | None
 
 
-def shapes(expert: str, prior: dict[str, Any]) -> list[Shape]:
+def shapes(prior: dict[str, Any]) -> list[Shape]:
     """Shapes of one expert's row: `boxes` (tables.BOX), `regions` (the same) and `lines` (tables.TEXT_LINE)."""
     # Florence states no scores; its tables hold 1.
     scored = "regions" not in prior

@@ -106,7 +106,7 @@ def packaged(root: Path, shards: int = 2, rows: int = 6) -> list[PackagedShard]:
     for k in range(shards):
         output = package_stage().process(shard_input(root / f"scratch-{k}", f"{k:05d}", rows, first=k * rows))
         tar = output.files["dataset"]
-        made.append(PackagedShard(tar, file_sha256(tar), output.rows))
+        made.append(PackagedShard(f"{k:05d}", tar, file_sha256(tar), tar.stat().st_size, output.rows))
     return made
 
 

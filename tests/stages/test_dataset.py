@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -50,7 +51,7 @@ def test_repeating_changes_nothing(tmp_path: Path, shards: list[PackagedShard]) 
 def test_stale_tars_go_and_empty_shards_leave_no_gap(tmp_path: Path, shards: list[PackagedShard]) -> None:
     dataset = tmp_path / "dataset"
     assemble_dataset(dataset, shards, "")
-    empty = PackagedShard(shards[0].tar, shards[0].sha256, shards[0].rows.slice(0, 0))
+    empty = replace(shards[0], rows=shards[0].rows.slice(0, 0))
     assert assemble_dataset(dataset, [empty, shards[1]], "").rows == 6
     assert [p.name for p in (dataset / "data").iterdir()] == ["00000.tar"]
     assert (dataset / "data" / "00000.tar").read_bytes() == shards[1].tar.read_bytes()
@@ -84,6 +85,14 @@ def test_a_tar_cut_between_members_is_found(tmp_path: Path, shards: list[Package
         export_folder(tmp_path / "copy", tmp_path / "further")
     export_folder(dataset, tmp_path / "copy")
     assert check_dataset(tmp_path / "copy") == []
+
+
+def test_a_tar_cut_in_the_store_is_not_taken(tmp_path: Path, shards: list[PackagedShard]) -> None:
+    row = shards[1].rows.to_pylist()[3]
+    os.truncate(shards[1].tar, row["image_offset"] - 512)
+    with pytest.raises(RequestError, match="package shard 00001"):
+        assemble_dataset(tmp_path / "dataset", shards, "")
+    assert not (tmp_path / "dataset" / "manifest.json").exists()
 
 
 def test_flipped_bits_and_missing_files_are_found(tmp_path: Path, shards: list[PackagedShard]) -> None:
@@ -120,6 +129,7 @@ def test_foreign_folders_are_left_alone(tmp_path: Path, shards: list[PackagedSha
 def test_an_unfinished_dataset_is_named_as_such(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no finished dataset"):
         read_manifest(tmp_path)
+    assert "no finished dataset" in check_dataset(tmp_path)[0]
     (tmp_path / "manifest.json").write_text(json.dumps({"files": [{"name": 1}]}))
     with pytest.raises(RequestError, match="not a dataset manifest"):
         read_manifest(tmp_path)

@@ -1,0 +1,154 @@
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from skimage import data as photographs
+
+from pipeline.report.build import ReportSample, build_report
+from pipeline.report.numbers import count, duration, percent, rate, size
+from pipeline.report.overlays import shapes
+from pipeline.report.pictures import disparity_uri, thumbnail_uri
+from schemas.summary import RunSummary, StageSummary
+
+SUMMARY = RunSummary("tiny", (StageSummary("ingest", 10, 8, {"no_url": 2}), StageSummary("package", 8, 8)))
+
+
+def decoded(uri: str) -> Image.Image:
+    kind, data = uri.split(",", 1)
+    assert kind == "data:image/webp;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+
+
+def encoded(image: Image.Image, form: str = "png") -> bytes:
+    raw = io.BytesIO()
+    image.save(raw, form)
+    return raw.getvalue()
+
+
+def sample(priors: dict[str, dict[str, object]] | None = None, caption: str = "A rocket.") -> ReportSample:
+    image = Image.fromarray(photographs.rocket())
+    return ReportSample(
+        "ab" * 16, "https://example.org/r.png", encoded(image), image.width, image.height, priors or {}, caption
+    )
+
+
+def boxes(n: int) -> list[dict[str, object]]:
+    return [{"label": f"thing {i}", "score": 0.5, "x1": 0.1, "y1": 0.1, "x2": 0.2, "y2": 0.2} for i in range(n)]
+
+
+def test_a_run_without_samples_has_a_report(tmp_path: Path) -> None:
+    build_report(SUMMARY, [], tmp_path / "a" / "index.html")
+    assert "No sample is finished yet." in (tmp_path / "a" / "index.html").read_text()
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["index.html"]
+
+
+def test_a_run_without_stages_has_a_report(tmp_path: Path) -> None:
+    build_report(RunSummary("empty", ()), [], tmp_path / "index.html")
+    assert "empty" in (tmp_path / "index.html").read_text()
+
+
+def test_the_page_names_no_address_to_load_from(tmp_path: Path) -> None:
+    prior = {"boxes": boxes(2), "error": None}
+    build_report(SUMMARY, [sample({"boxes_closed": prior})], tmp_path / "index.html")
+    html = (tmp_path / "index.html").read_text()
+    assert all(value.startswith("data:") for value in re.findall(r"""(?:src|href)=["']?([^"'\s>]+)""", html))
+    assert "url(" not in html and "@import" not in html and "<script" not in html
+
+
+def test_it_stays_small(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = encoded(Image.fromarray(rng.integers(0, 255, (2000, 3000, 3), np.uint8)))
+    large = ReportSample("cd" * 16, "https://example.org/", noise, 3000, 2000, {}, "Noise.")
+    build_report(SUMMARY, [large], tmp_path / "index.html")
+    assert (tmp_path / "index.html").stat().st_size < 600_000 < len(noise)
+
+
+def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
+    for name in ("a.html", "b.html"):
+        build_report(SUMMARY, [sample()], tmp_path / name)
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_many_boxes_do_not_hide_the_image_and_are_all_listed(tmp_path: Path) -> None:
+    build_report(SUMMARY, [sample({"boxes_closed": {"boxes": boxes(60), "error": None}})], tmp_path / "index.html")
+    html = (tmp_path / "index.html").read_text()
+    assert html.count("<polygon") == 20
+    assert "thing 59" in html
+
+
+def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    run = RunSummary("half", (StageSummary("ingest", 10, 8, {}, shards=4, committed=3),))
+    build_report(run, [], tmp_path / "index.html")
+    assert "shards to do: 1" in (tmp_path / "index.html").read_text()
+
+
+def test_thumbnails_show_the_image_as_a_person_sees_it() -> None:
+    image = Image.fromarray(photographs.rocket())
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side
+    image.rotate(90, expand=True).save(turned, "jpeg", exif=exif, quality=95)
+    uri = thumbnail_uri(turned.getvalue())
+    assert uri is not None
+    small = decoded(uri)
+    assert small.size == image.size
+    difference = np.abs(np.asarray(small, float) - np.asarray(image, float)).mean()
+    assert difference < 8
+
+
+def test_depth_is_brighter_where_nearer() -> None:
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    grey = np.asarray(decoded(disparity_uri(encoded(Image.fromarray(ramp)))).convert("L"), float)
+    rows = grey.mean(axis=1)
+    assert rows[-1] - rows[0] > 180
+    assert (np.diff(rows) > -2).all()
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"label": st.text(), "score": st.floats(0, 1)} | {k: st.floats(0, 1) for k in ("x1", "y1", "x2", "y2")}
+        )
+    )
+)
+def test_every_box_becomes_a_shape_in_percent(found: list[dict[str, object]]) -> None:
+    drawn = shapes({"boxes": found})
+    assert [s.label for s in drawn] == [b["label"] for b in found]
+    for shape in drawn:
+        numbers = [float(n) for pair in shape.points.split() for n in pair.split(",")]
+        assert len(numbers) == 8 and all(0 <= n <= 100 for n in numbers)
+        assert shape.left == pytest.approx(min(numbers[::2]), abs=0.01)
+
+
+def test_an_expert_that_states_no_scores_shows_none() -> None:
+    box = boxes(1)
+    assert shapes({"caption": "x", "lines": [], "regions": box})[0].score is None
+    assert shapes({"boxes": box})[0].score == 0.5
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (count(1234567), "1,234,567"),
+        (count(0.256), "0.26"),
+        (size(1023), "1023 B"),
+        (size(1536), "1.5 KiB"),
+        (size(3 * 1024**4), "3.0 TiB"),
+        (duration(0.44), "0.4 s"),
+        (duration(59.6), "1 min 0 s"),
+        (duration(7800), "2 h 10 min"),
+        (rate(10, 0), "–"),
+        (rate(1000, 2), "500"),
+        (rate(1, 8), "0.12"),
+        (percent(1, 3), "33.3 %"),
+        (percent(0, 0), "–"),
+    ],
+)
+def test_numbers_read_well(shown: str, expected: str) -> None:
+    assert shown == expected
