@@ -171,7 +171,9 @@ class GuardedOpener(urllib.request.OpenerDirector):
             self._health.check(target.host)
             try:
                 with self._transport.get(target, self._headers, deadline) as response:
-                    check_headers(response.headers)
+                    # Error pages often say noindex; that reserves nothing.
+                    if response.status in _REDIRECTS | {HTTPStatus.OK}:
+                        check_headers(response.headers)
                     location = response.headers.get("Location")
                     outcome: T | Target
                     if response.status in _REDIRECTS and location is not None:

@@ -214,7 +214,7 @@ def test_bodies_that_are_no_usable_image(server, download, photo, jpeg, capfd):
 
 def test_answers_that_are_no_image(server, download, jpeg):
     server.routes = {
-        "/403": answer(b"no", status=403),
+        "/403": answer(b"no", status=403, X_Robots_Tag="noindex"),
         "/206": answer(jpeg, status=206),
         "/loop": redirect("/loop"),
         "/file": redirect("file:///etc/passwd"),
