@@ -101,7 +101,8 @@ def export_hub(
     closing = dataset / MANIFEST
     files = [*manifest.files, DatasetFile(MANIFEST, closing.stat().st_size, file_sha256(closing))]
     api = HfApi(endpoint=config.endpoint, token=token, library_name="densefusion")
-    with _hub_errors(repo_id):
+    where = f"{repo_id} at {api.endpoint}"
+    with _hub_errors(where):
         url = api.create_repo(repo_id, repo_type="dataset", private=config.private, exist_ok=True)
         revision = api.repo_info(repo_id, repo_type="dataset").sha or ""
         remote = _remote_files(api, repo_id)
@@ -125,7 +126,7 @@ def export_hub(
         ]
         if number == len(plan):
             operations += [CommitOperationDelete(path) for path in stale]
-        with _hub_errors(repo_id, f"{done} of {len(files)} files are there"):
+        with _hub_errors(where, f"{done} of {len(files)} files are there"):
             revision = api.create_commit(
                 repo_id,
                 operations,
@@ -135,7 +136,7 @@ def export_hub(
             ).oid
         done += len(batch)
     progress(done, len(files))
-    with _hub_errors(repo_id, "everything was uploaded, but not compared"):
+    with _hub_errors(where, "everything was uploaded, but not compared"):
         remote = _remote_files(api, repo_id)
     if wrong := [f.path for f in files if not _is_remote(dataset, f, remote)]:
         raise IncompleteRunError(
@@ -164,29 +165,31 @@ def _is_remote(dataset: Path, file: DatasetFile, remote: dict[str, "RepoFile"]) 
 
 
 @contextmanager
-def _hub_errors(repo_id: str, progress: str = "nothing was uploaded") -> Iterator[None]:
-    """Say in one paragraph what the Hub's client raises in many ways."""
+def _hub_errors(where: str, progress: str = "nothing was uploaded") -> Iterator[None]:
+    """Say in one paragraph what the Hub's client raises in many ways; `where` names the dataset and the Hub."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
     try:
         yield
     except HFValidationError as e:
-        raise RequestError(f"{repo_id!r} is no name for a Hub dataset; give `organisation/name`. ({e})") from e
+        raise RequestError(f"That is no name for a Hub dataset: {where}. Give `organisation/name`. ({e})") from e
     except (HTTPError, OSError, RuntimeError, ValueError) as e:
         # The client wraps an upload's own error in a RuntimeError.
         cause = e.__cause__ if isinstance(e, RuntimeError) and e.__cause__ else e
-        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+        said, status = " ".join(str(cause).split()), None
+        if isinstance(cause, HfHubHTTPError):
+            status = cause.response.status_code
+            said = f"HTTP {status}, {' '.join((cause.server_message or cause.response.reason_phrase).split())}"
         if status in (401, 403, 404):
             raise RequestError(
-                f"The Hub refuses to let this token write the dataset {repo_id} (HTTP {status}). Give a token with "
-                "write permission for that organisation in HF_TOKEN, or log in with `hf auth login`."
+                f"The Hub does not let this token write the dataset {where} ({said}). Give a token with write "
+                "permission for that organisation in HF_TOKEN, or log in with `hf auth login`."
             ) from e
-        said = " ".join(str(cause).split())
         if status in (400, 413, 422) or isinstance(cause, ValueError):
-            raise RequestError(f"The Hub does not take the dataset {repo_id}: {said}") from e
+            raise RequestError(f"The Hub does not take the dataset {where} ({said}).") from e
         raise IncompleteRunError(
-            f"The export to {repo_id} stopped: {said} So far {progress}. Repeat the same command: what the Hub holds "
-            "is not uploaded again."
+            f"The export to {where} stopped ({said}); {progress}. Repeat the same command: what the Hub holds is not "
+            "uploaded again."
         ) from e
 
 

@@ -22,10 +22,11 @@ _PAGE = 3  # so that a listing of a handful of files has several pages
 class RefusalError(Exception):
     """An HTTP error answer."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, answer: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.answer = answer or {}
 
 
 class Repo:
@@ -130,7 +131,7 @@ class FakeHub:
             raise RefusalError(400, "datasets only")
         url = {"url": f"{self.endpoint}/datasets/{repo_id}"}
         if repo_id in self.repos:
-            raise RefusalError(409, json.dumps(url))
+            raise RefusalError(409, "You already created this dataset repo", url)
         self.repos[repo_id] = Repo(asked.get("visibility") == "private")
         return url, {}
 
@@ -204,7 +205,7 @@ class FakeHub:
                     answer, headers = hub.answer(self.command, self.path, token, body)
                     status, data = 200, json.dumps(answer).encode()
                 except RefusalError as e:
-                    status, headers, data = e.status, {"X-Error-Message": "refused"}, e.message.encode()
+                    status, headers, data = e.status, {"X-Error-Message": e.message}, json.dumps(e.answer).encode()
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **headers}.items():
                     self.send_header(name, value)

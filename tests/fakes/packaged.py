@@ -3,6 +3,7 @@
 import hashlib
 import io
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class MemoryImages:
         return self.objects[shard][offset : offset + size]
 
 
+@cache
 def photograph(index: int) -> tuple[str, bytes, int, int]:
     """(format, bytes, width, height) of a real photograph, small; formats alternate."""
     image = Image.fromarray(getattr(photographs, _PHOTOGRAPHS[index % len(_PHOTOGRAPHS)])())
