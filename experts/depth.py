@@ -13,7 +13,7 @@ from schemas.tables import DEPTH_PRIOR
 LONGEST_SIDE = 4096
 # The processor keeps the aspect ratio at a short side of 518: the tokens, and attention's square of them, grow with it.
 LONGEST_ASPECT = 4.0
-LEAST_DEPTH = 1e-6
+LEAST_DEPTH = 0.1  # metres, metric checkpoints: nearer than that would take the whole 16 bits
 LEAST_RANGE = 1e-12
 
 

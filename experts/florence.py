@@ -1,5 +1,8 @@
 """Florence-2: a long caption, text with regions, and region captions, through transformers' native classes."""
 
+import re
+from typing import Any
+
 from PIL import Image
 from pydantic import Field
 
@@ -12,6 +15,7 @@ REGIONS = "<DENSE_REGION_CAPTION>"
 
 # Florence-2 writes coordinates as 1000 bins a side; asked for an image of 1000 x 1000, its parser gives the bins back.
 BINS = 1000
+LOCATION = re.compile(r"<loc_\d+>")
 LONGEST_SIDE = 4096
 LONGEST_ASPECT = 8.0
 
@@ -55,7 +59,7 @@ class Florence(Expert):
         regions = self._answers(REGIONS, seen) if self.config.regions else [None] * len(seen)
         return [
             {
-                "caption": self._parsed(caption, CAPTION) if caption is not None else None,
+                "caption": plain(self._parsed(caption, CAPTION)) if caption is not None else None,
                 "lines": text_lines(self._parsed(text, TEXT)) if text is not None else [],
                 "regions": region_boxes(self._parsed(region, REGIONS)) if region is not None else [],
             }
@@ -73,7 +77,7 @@ class Florence(Expert):
             )
         return self._processor.batch_decode(ids, skip_special_tokens=False)
 
-    def _parsed(self, answer: str, task: str):  # type: ignore[no-untyped-def]
+    def _parsed(self, answer: str, task: str) -> Any:
         text = answer.replace(self._processor.tokenizer.pad_token, "")
         return self._processor.post_process_generation(text=text, task=task, image_size=(BINS, BINS))[task]
 
@@ -85,8 +89,8 @@ def text_lines(found: dict) -> list[dict]:
     """Rows of schemas.tables.TEXT_LINE from Florence-2's quads, whose corners are bin numbers."""
     return [
         {"text": text, "score": 1.0, "polygon": [(bin_ + 0.5) / BINS for bin_ in quad]}
-        for text, quad in zip(found["labels"], found["quad_boxes"], strict=True)
-        if text.strip()
+        for text, quad in zip(map(plain, found["labels"]), found["quad_boxes"], strict=True)
+        if text
     ]
 
 
@@ -98,3 +102,8 @@ def region_boxes(found: dict) -> list[dict]:
         if label and x1 < x2 and y1 < y2:
             boxes.append({"label": label, "score": 1.0, "x1": x1, "y1": y1, "x2": x2, "y2": y2})
     return boxes
+
+
+def plain(text: str) -> str:
+    """Words without the location tokens that the library's parser leaves in where the model wrote too many or few."""
+    return LOCATION.sub("", text).strip()

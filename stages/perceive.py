@@ -24,6 +24,10 @@ from stages.base import POISON_DETAIL, MapStage, ShardInput, ShardOutput, align
 from stages.images import decode_rgb
 
 
+# Images fail one by one; an expert that fails on as many as this and on all of a shard is itself at fault.
+ALL_FAILED = 8
+
+
 class PerceiveSection(Section):
     """Which experts look, and how. Null switches an expert off."""
 
@@ -98,6 +102,8 @@ class PerceiveStage(MapStage):
             seconds += time.perf_counter() - started
             rows += [{"uid": uid} | prior for uid, prior in zip(uids[len(rows) :], priors, strict=False)]
         failed = sum(row["error"] is not None for row in rows)
+        if failed == len(rows) >= ALL_FAILED:
+            raise RuntimeError(f"{self.name} failed on all {failed} images of the shard; the first: {rows[0]['error']}")
         return ShardOutput(
             pa.Table.from_pylist(rows, schema=self.schema),
             metrics={"images": float(len(rows)), "errors": float(failed), "expert_seconds": seconds},

@@ -1,6 +1,7 @@
 """What all tests share: one local Ray for the whole session."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -26,3 +27,11 @@ def ray_session() -> Iterator[None]:
     """A local Ray of four logical CPUs, started once; `cluster.session.connect` joins it."""
     with connect(num_cpus=4, num_gpus=0):
         yield
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of the small random-weight checkpoints, by family, made once."""
+    from demo.weights import make_weights
+
+    return make_weights(tmp_path_factory.mktemp("weights"))

@@ -47,10 +47,15 @@ def make(folder: Path) -> None:
 
 
 def spread_heads(model) -> None:  # type: ignore[no-untyped-def]
-    """Scores that reach over a half for a few queries; fresh heads all say the prior, one in the number of labels."""
+    """Scores that pass a half for a few queries, of several labels, and boxes of many sizes.
+
+    Fresh heads all say the prior, one in the number of labels, and leave every box at its anchor.
+    """
     import torch
 
     with torch.no_grad():
-        for layer in model.model.decoder.class_embed:
-            layer.weight.normal_(std=0.25)
-            layer.bias.fill_(-4.0)
+        for scores, boxes in zip(model.model.decoder.class_embed, model.model.decoder.bbox_embed, strict=True):
+            scores.weight.normal_(std=0.25)
+            scores.bias.fill_(-4.0)
+            boxes.layers[-1].weight.normal_(std=0.2)
+            boxes.layers[-1].bias.copy_(torch.tensor([0.0, 0.0, 0.8, 0.8]))

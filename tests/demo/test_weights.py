@@ -54,6 +54,6 @@ def test_copies_of_a_photograph_are_nearer_than_other_photographs(small_weights)
     again = [Image.open(io.BytesIO(encoded(image, "JPEG", quality=75))) for image in originals]
     smaller = [image.resize((image.width * 2 // 3, image.height * 2 // 3)) for image in originals]
     copies = np.concatenate([(vectors * embed(kind)).sum(axis=1) for kind in (again, smaller)])
-    assert copies.min() > 0.9
+    assert copies.min() > 0.85
     assert between.max() < copies.min()
     assert np.median(between) < 0.4

@@ -1,0 +1,70 @@
+"""What holds for every expert, on real photographs and on the forms of file that break image code."""
+
+import pyarrow as pa
+import pytest
+from photographs import awkward_files, photograph
+
+from experts.registry import EXPERTS
+from schemas.errors import RequestError, SetupError
+from schemas.section import ModelRef
+from schemas.tables import check_table
+from stages.images import decode_rgb
+
+TAGS = {"tags": {"tags": [{"tag": tag, "score": 0.5} for tag in ("cup", "cat", "table", "face", "rocket")]}}
+
+
+def pictures():
+    awkward = [decode_rgb(data) for data in awkward_files().values()]
+    return [photograph("astronaut"), *awkward, photograph("page")]
+
+
+def numbers(value):
+    if isinstance(value, dict):
+        return [n for k in value for n in numbers(value[k])]
+    if isinstance(value, list):
+        return [n for item in value for n in numbers(item)]
+    return [value] if isinstance(value, float) else []
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_one_prior_an_image_in_the_schema_and_in_the_frame(opened, name):
+    images = pictures()
+    expert = opened(name)
+    priors = expert.look(images, [TAGS] * len(images))
+    rows = [{"uid": str(i), "error": None} | prior for i, prior in enumerate(priors)]
+    table = pa.Table.from_pylist(rows, schema=expert.schema)
+    check_table(table, expert.schema, name)
+    assert len(rows) == len(images)
+    said = [prior for prior in priors if any(isinstance(v, list | str | bytes) and v for v in prior.values())]
+    assert said, "the expert said nothing about any picture"
+    for prior in priors:
+        lists = [value for value in prior.values() if isinstance(value, list)]
+        assert all(0.0 <= n <= 1.0 for n in numbers(lists))
+        for box in [*prior.get("boxes", []), *prior.get("regions", [])]:
+            assert box["x1"] < box["x2"] and box["y1"] < box["y2"]
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_priors_stay_with_their_images_whatever_the_order(opened, name):
+    images = [photograph("coffee"), photograph("chelsea"), photograph("page").crop((0, 0, 300, 100))]
+    expert = opened(name)
+    forward = expert.look(images, [TAGS] * 3)
+    backward = expert.look(images[::-1], [TAGS] * 3)[::-1]
+    assert forward == backward
+    assert len({str(prior) for prior in forward}) > 1
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERTS if name != "ocr"])
+def test_a_folder_without_a_model_is_a_setup_error_that_says_what_to_do(opened, tmp_path, name):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SetupError, match=rf"perceive\.{name} could not load {tmp_path}.*hub id"):
+        opened(name, model=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERTS if name != "ocr"])
+def test_a_missing_folder_is_found_before_anything_starts(name):
+    section = {"model": "/nowhere/at/all"}
+    config = EXPERTS[name].__annotations__["config"](**section)
+    assert isinstance(config, ModelRef)
+    with pytest.raises(RequestError, match="/nowhere/at/all does not exist"):
+        EXPERTS[name](config).models()
