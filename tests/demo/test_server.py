@@ -2,14 +2,22 @@
 
 import gzip
 import http.client
+import io
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from demo.behaviours import Answer, Busy, Drip, Endless, GzipBomb, Redirect, Reset, Serve, ShortBody, Slow
 from demo.server import WebServer
+from stages.download import DownloadSection
 
 BODY = bytes(range(256)) * 400
 FILE = Serve(file="picture.jpg", headers={"X-Robots-Tag": "noai"})
@@ -119,3 +127,20 @@ def test_closing_does_not_wait_for_endless_answers(tmp_path: Path) -> None:
         assert answer.read(1) == b"\xff"
         start = time.monotonic()
     assert time.monotonic() - start < 5
+
+
+def test_the_command_builds_a_world_says_how_to_reach_it_and_stops_when_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "demo.server", "--folder", str(tmp_path), "--scenes", "8"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = json.loads(process.stdout.readline())
+            section = DownloadSection(**said["download"])
+            assert section.connect_to["images.scene-world.test:80"] == f"127.0.0.1:{said['port']}"
+            url = next(u for u in pq.read_table(said["metadata"]).column("URL").to_pylist() if u and "//photos." in u)
+            connection = http.client.HTTPConnection("127.0.0.1", said["port"], timeout=10)
+            connection.request("GET", urlsplit(url).path, headers={"Host": urlsplit(url).netloc})
+            assert min(Image.open(io.BytesIO(connection.getresponse().read())).size) >= 512
+        finally:
+            process.terminate()
+        assert process.wait(10) == 0

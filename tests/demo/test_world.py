@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -18,9 +19,12 @@ from demo.planting import plant
 from demo.server import WorldServer
 from demo.world import World, build_world
 from schemas.ledger import Reason
+from stages.base import ShardInput
+from stages.download import DownloadSection, DownloadStage
 from stages.images import decode_rgb
+from stages.ingest import IngestSection, IngestStage
 
-SCENES = 30
+SCENES = 12
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +124,44 @@ def test_bad_urls_answer_what_is_expected_of_them(world: World) -> None:
             assert stated & {"1", "noai", "noimageai"}
         for url in by_reason[Reason.DNS]:
             assert f"{urlsplit(url).hostname}:80" not in server.connect_to
+
+
+def test_ingest_and_download_do_with_every_row_what_the_world_expects(world: World, tmp_path: Path) -> None:
+    ingest = IngestStage(IngestSection(sources=[str(world.metadata)], max_punsafe=0.5, max_pwatermark=0.8))
+    ((shard, admitted),) = ingest.process(NoShards())
+    with WorldServer(world) as server:
+        section = DownloadSection(allow_hosts=server.hosts, connect_to=server.connect_to, timeout_s=5)
+        download = DownloadStage(section)
+        download.open()
+        try:
+            fetched = download.process(ShardInput(shard, {"ingest": admitted.rows}, NoImages(), tmp_path))
+        finally:
+            download.close()
+        asked = {urlsplit(r.url).path for r in server.requests}
+    outcomes = [(d.url, d.reason) for d in admitted.drops + fetched.drops]
+    outcomes += [(url, None) for url in fetched.rows.column("url").to_pylist()]
+    assert Counter(outcomes) == Counter((e.url or "", e.expected) for e in world.entries)
+    assert not any(path.startswith(("/private/", "/adult/", "/stock/", "/thumbs/", "/admin")) for path in asked)
+
+
+class NoShards:
+    """Ingest reads files, no stage comes before it."""
+
+    scratch = Path()
+
+    def shards(self, stage: str) -> list[str]:
+        raise KeyError(stage)
+
+    def table(self, stage: str, shard: str, columns: list[str] | None = None) -> pa.Table:
+        raise KeyError(stage)
+
+    def file(self, stage: str, shard: str, kind: str) -> bytes:
+        raise KeyError(stage)
+
+
+class NoImages:
+    def read(self, shard: str, offset: int, size: int) -> bytes:
+        raise KeyError(shard)
 
 
 class _ToLoopback(urllib.request.HTTPHandler):
