@@ -1,0 +1,111 @@
+"""A chat engine in a process of its own: OpenAI's API over HTTP, and whatever misbehaviour the user's text asks for.
+
+The last `do:WORD` in the user's text says how it answers; without one it echoes the text. Counts are kept per text, so
+`do:429x2` is refused twice and then answered. Run: python chat_engine.py PORT
+"""
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    seen: ClassVar[Counter[str]] = Counter()
+    under_way = 0
+    most_under_way = 0
+    lock = threading.Lock()
+
+    def do_GET(self) -> None:
+        if self.path == "/most_under_way":
+            return self._send(200, json.dumps(self.most_under_way))
+        return self._send(200, "")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with self.lock:
+            Handler.under_way += 1
+            Handler.most_under_way = max(Handler.under_way, Handler.most_under_way)
+        try:
+            self._answer(body)
+        finally:
+            with self.lock:
+                Handler.under_way -= 1
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        text = _text(body["messages"])
+        with self.lock:
+            self.seen[text] += 1
+            times = self.seen[text]
+        found = re.findall(r"do:(\S+)", text)
+        word = found[-1] if found else ""
+        refusal = re.fullmatch(r"(\d{3})(?:x(\d+))?", word)
+        if refusal and (not refusal[2] or times <= int(refusal[2])):
+            return self._send(int(refusal[1]), json.dumps({"error": {"message": f"you asked for {refusal[1]}"}}))
+        if word == "hang":
+            time.sleep(60)
+        if word == "drip":
+            return self._drip()
+        if word == "die":
+            os._exit(9)
+        if word == "garbage":
+            return self._send(200, "<html>not json")
+        if word == "wrong":
+            return self._send(200, json.dumps({"hello": "world"}))
+        if word == "cut":
+            self.close_connection = True
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{")
+            return None
+        if word.startswith("sleep="):
+            time.sleep(float(word.removeprefix("sleep=")))
+        return self._send(200, json.dumps(_completion(body, text)))
+
+    def _drip(self) -> None:
+        """A byte now and then, for ever: no read ever times out."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n")
+        for _ in range(600):
+            self.wfile.write(b" ")
+            self.wfile.flush()
+            time.sleep(0.1)
+
+    def _send(self, status: int, text: str) -> None:
+        data = text.encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def _text(messages: list[dict[str, Any]]) -> str:
+    content = messages[-1]["content"]
+    return content if isinstance(content, str) else " ".join(p["text"] for p in content if p["type"] == "text")
+
+
+def _completion(body: dict[str, Any], text: str) -> dict[str, Any]:
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+        "usage": {
+            "prompt_tokens": 7,
+            "completion_tokens": 3,
+            "total_tokens": 10,
+            "prompt_tokens_details": {"cached_tokens": 5},
+        },
+    }
+
+
+if __name__ == "__main__":
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
