@@ -71,8 +71,8 @@ def assemble(view: View) -> None:
     for name in view.store.shards(last):
         record = view.store.record_of(last, name)
         item = record.object("dataset", name)
-        path = Path(view.store.storage.uri(item.key))
-        shards.append(PackagedShard(name, path, item.sha256, item.bytes, view.store.table(last, name)))
+        tar = Path(view.store.storage.uri(item.key))
+        shards.append(PackagedShard(name, tar, item.sha256, item.bytes, view.store.table(last, name)))
     assemble_dataset(view.root / DATASET, shards, render_card(view.summary, view.config.export.card))
 
 
@@ -107,7 +107,7 @@ def publish(config: Config, location: str, *, hub: str | None, folder: Path | No
     if not view.complete:
         left = ", ".join(unfinished(view.plans))
         raise IncompleteRunError(
-            f"{location} is not complete; still to do: {left}. Run it to its end first, so that what is published is whole."
+            f"{location} is not complete; still to do: {left}. Run it to its end first: what is published is whole."
         )
     assemble(view)
     dataset = view.root / DATASET

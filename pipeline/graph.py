@@ -20,10 +20,8 @@ def build_stages(config: Config) -> list[Stage]:
     experts = config.perceive.experts()
     embed, caption = EmbedStage(config.embed), CaptionStage(config.caption, tuple(experts))
     perceive = [PerceiveStage(name, section) for name, section in experts.items()]
-    provenance = {
-        stage.name: ", ".join(f"{k}: {v}" for k, v in sorted(stage.models().items()))
-        for stage in (embed, *perceive, caption)
-    }
+    looked = {stage.name: ", ".join(sorted(stage.models().values())) for stage in (embed, *perceive)}
+    provenance = {**looked, **caption.models()}
     return [
         IngestStage(config.ingest),
         DownloadStage(config.download),

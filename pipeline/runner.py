@@ -191,7 +191,7 @@ def _check_resources(stages: list[Stage], plans: list[StagePlan]) -> None:
     for segment in segments(stages):
         demands = [StageDemand(s.name, s.config.resources) for s in segment if s.name in waiting]
         if demands:
-            check_capacity(demands, capacity)
+            check_capacity(demands, capacity, cpu_headroom=0)
 
 
 def retry(config: Config, location: str, observer: Observer) -> Result:
