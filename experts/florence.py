@@ -15,7 +15,7 @@ REGIONS = "<DENSE_REGION_CAPTION>"
 
 # Florence-2 writes coordinates as 1000 bins a side; asked for an image of 1000 x 1000, its parser gives the bins back.
 BINS = 1000
-LOCATION = re.compile(r"<loc_\d+>")
+LOCATION = re.compile(r"<?loc_\d+>")
 LONGEST_SIDE = 4096
 LONGEST_ASPECT = 8.0
 
@@ -97,7 +97,7 @@ def text_lines(found: dict) -> list[dict]:
 def region_boxes(found: dict) -> list[dict]:
     """Rows of schemas.tables.BOX from Florence-2's boxes, whose corners are bin numbers; empty boxes are left out."""
     boxes = []
-    for label, corners in zip(found["labels"], found["bboxes"], strict=True):
+    for label, corners in zip(map(plain, found["labels"]), found["bboxes"], strict=True):
         x1, y1, x2, y2 = ((bin_ + 0.5) / BINS for bin_ in corners)
         if label and x1 < x2 and y1 < y2:
             boxes.append({"label": label, "score": 1.0, "x1": x1, "y1": y1, "x2": x2, "y2": y2})

@@ -23,7 +23,6 @@ from schemas.section import Section
 from stages.base import POISON_DETAIL, MapStage, ShardInput, ShardOutput, align
 from stages.images import decode_rgb
 
-
 # Images fail one by one; an expert that fails on as many as this and on all of a shard is itself at fault.
 ALL_FAILED = 8
 

@@ -53,7 +53,8 @@ def make(folder: Path) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(settings, indent=2))
     CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=CONTEXT).save_pretrained(folder)
     torch.manual_seed(0)
-    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}", load_weights=False)
+    model = open_clip.CLIP(**model_cfg)
+    transform = open_clip.image_transform(SIZE, is_train=False, mean=mean, std=std)
     with torch.no_grad():
         model.logit_scale.fill_(math.log(100))  # where CLIP's training ends
     whiten(model.eval(), torch.stack([transform(picture) for picture in pictures()]))

@@ -15,7 +15,7 @@ from schemas.identity import folder_hash
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "page", "camera", "brick", "grass", "moon", "coins", "text")
 
 
-@pytest.mark.parametrize("family", ["clip", "owlv2", "detr", "depth", "florence"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_checkpoint_has_the_same_bytes_every_time(small_weights, tmp_path, family):
     FAMILIES[family](tmp_path)
     assert folder_hash(tmp_path) == folder_hash(small_weights[family])

@@ -15,7 +15,8 @@ def parsed(processor, answer, task):
 
 
 def test_regions_are_bin_centres(processor):
-    answer = "</s><s>a red cup<loc_0><loc_250><loc_499><loc_999>spoon<loc_10><loc_10><loc_10><loc_20></s>"
+    answer = "</s><s>a red cup<loc_0><loc_250><loc_499><loc_999>spoon<loc_10><loc_10><loc_10><loc_20>"
+    answer += "<loc_7>" * 5 + "</s>"
     (box,) = region_boxes(parsed(processor, answer, REGIONS))
     assert box == {"label": "a red cup", "score": 1.0, "x1": 0.0005, "y1": 0.2505, "x2": 0.4995, "y2": 0.9995}
 

@@ -137,6 +137,22 @@ def test_no_memory_for_one_image_is_the_machines_failure(stage, tmp_path, error)
         tags.process(shard_of([encoded(photograph("coffee"))] * 2, tmp_path))
 
 
+def test_poison_rows_get_an_empty_prior_and_the_reason(stage, tmp_path):
+    shard = shard_of([encoded(photograph("coffee"))] * 2, tmp_path)
+    depth = PerceiveStage("depth", DepthSection())
+    out = depth.quarantine(shard.tables["select"])
+    check_table(out.rows, depth.schema, depth.name)
+    assert [row["disparity_png"] for row in out.rows.to_pylist()] == [None, None]
+    assert all("poison" in row["error"] for row in out.rows.to_pylist())
+
+
+def test_an_expert_that_fails_on_every_image_fails_the_shard(stage, tmp_path):
+    tags = stage("tags", batch_size=4)
+    failing(tags, lambda images: RuntimeError("weights of the wrong shape"))
+    with pytest.raises(RuntimeError, match=r"perceive\.tags failed on all 8 images.*wrong shape"):
+        tags.process(shard_of([encoded(photograph("coffee").resize((64, 48)))] * 8, tmp_path))
+
+
 def test_a_read_that_fails_is_the_stores_failure(stage, tmp_path):
     shard = shard_of([encoded(photograph("coffee"))], tmp_path)
     shard.images.read = lambda *_: (_ for _ in ()).throw(OSError("the object is gone"))
