@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from schemas.errors import RequestError
 # Ray reads these when it is first imported or started. Errors still come through: as exceptions, and in its log files.
 QUIET = {
     "RAY_DATA_LOG_LEVEL": "ERROR",
+    # Native code warns of every restartable actor with arguments, which is what Ray Data's pools are made of.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray of the future, announced by a warning: workers without GPUs keep CUDA_VISIBLE_DEVICES as it is.
@@ -77,16 +80,17 @@ def _local(num_cpus: float | None, num_gpus: float | None, object_store_bytes: i
     base = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="ray-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp")
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            object_store_memory=object_store_bytes,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=folder,
-        )
+        with _native_stderr_off():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                object_store_memory=object_store_bytes,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=folder,
+            )
         yield
     finally:
         ray.shutdown()
@@ -110,7 +114,8 @@ def _join(address: str) -> None:
         except OSError as error:
             raise RequestError(_unreachable(address, str(error))) from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        with _native_stderr_off():
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except AuthenticationError as error:
         raise RequestError(
             f"The Ray cluster at {address} refused the connection: it wants a token. Set RAY_AUTH_MODE=token and "
@@ -118,6 +123,20 @@ def _join(address: str) -> None:
         ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RequestError(_unreachable(address, str(error))) from error
+
+
+@contextmanager
+def _native_stderr_off() -> Iterator[None]:
+    """Nothing that native code writes to file descriptor 2 is seen: it announces that we told it to be quiet."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _unreachable(address: str, why: str) -> str:

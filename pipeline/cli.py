@@ -247,28 +247,32 @@ def submit(
     run_dir: Annotated[str, typer.Option("--run-dir", metavar="DIR", help="on storage that the cluster shares")],
     address: Address,
     set_: Overrides = None,
+    python: Annotated[str, typer.Option(help="interpreter on the cluster that has densefusion")] = "python",
     as_json: AsJson = False,
 ) -> None:
-    """Submit the run as a Ray job. Its id is the run's, so one run cannot be submitted twice at a time."""
+    """Submit the run as a Ray job. One run is not submitted twice at a time; one that has ended is resumed."""
     from pipeline.submission import submit_run_directory
 
-    run_id = submit_run_directory(config, set_ or [], run_dir, address)
+    run_id = submit_run_directory(config, set_ or [], run_dir, address, python)
     if as_json:
         _print_json({"id": run_id, "address": address})
     else:
-        out.print(f"submitted as {run_id}; follow it with `densefusion job logs {run_id} --address {address}`")
+        out.print(f"submitted: {run_id}", soft_wrap=True)
+        out.print(f"follow it: densefusion job logs {run_id} --address {address}", soft_wrap=True, highlight=False)
 
 
 @job.command("status")
 def job_status(run_id: str, address: Address, as_json: AsJson = False) -> None:
     """State of a submitted run, as Ray has it."""
+    from dataclasses import asdict
+
     from cluster.submit import job_status
 
-    answer = job_status(address, run_id)
+    state = job_status(address, run_id)
     if as_json:
-        _print_json({"id": run_id, "status": answer})
+        _print_json(asdict(state))
     else:
-        out.print(answer)
+        out.print(f"{state.status}  {state.submission_id}  {state.message}", soft_wrap=True, highlight=False)
 
 
 @job.command("logs")
@@ -276,7 +280,7 @@ def job_logs(run_id: str, address: Address) -> None:
     """What a submitted run has printed."""
     from cluster.submit import job_logs
 
-    out.print(job_logs(address, run_id), markup=False, highlight=False, soft_wrap=True, end="")
+    sys.stdout.write(job_logs(address, run_id))
 
 
 @job.command("stop")
@@ -284,8 +288,7 @@ def job_stop(run_id: str, address: Address) -> None:
     """Stop a submitted run; submitting it again resumes it."""
     from cluster.submit import stop_job
 
-    stop_job(address, run_id)
-    out.print(f"{run_id} stopped; submit it again to go on.")
+    out.print(f"{stop_job(address, run_id).status}; submit it again to go on.")
 
 
 @app.command()
@@ -318,7 +321,7 @@ def _run(config: Any, run_dir: str, *, again: bool) -> None:
     from pipeline.world import scene_world
 
     try:
-        with scene_world(config, run_dir) as ready:
+        with scene_world(config, run_dir, out.print) as ready:
             work = runner.retry if again else runner.run
             result = work(ready, run_dir, LiveProgress(out, open_storage(run_dir)))
     except KeyboardInterrupt:

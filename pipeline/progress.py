@@ -28,6 +28,7 @@ class StageProgress:
     dropped: dict[str, int] = field(default_factory=dict)
     first: float = 0.0
     last: float = 0.0
+    unchanged: int = 0
 
     def poll(self, store: Store) -> None:
         """Take in what was committed since the last look. `waiting` maps a shard to its attempt before this run."""
@@ -36,6 +37,13 @@ class StageProgress:
             record = store.commit(self.name, shard) if shard in present else None
             if record is not None and record.attempt != before:
                 self.add(record)
+                del self.waiting[shard]
+
+    def settle(self, store: Store) -> None:
+        """At the end: shards whose inputs turned out as they were keep the commit they had."""
+        for shard, before in list(self.waiting.items()):
+            if before is not None and store.failure(self.name, shard) is None:
+                self.unchanged += 1
                 del self.waiting[shard]
 
     def add(self, record: CommitRecord) -> None:
@@ -57,7 +65,7 @@ class StageProgress:
 
     @property
     def seconds_left(self) -> float | None:
-        if not self.done or not self.waiting:
+        if self.done == self.unchanged or not self.waiting:
             return None
         return (self.last - self.first) / self.done * len(self.waiting)
 
@@ -69,7 +77,9 @@ class StageProgress:
 
     def line(self) -> str:
         name, shards, rows_in, rows_out, rate, _, drops = self.cells()
-        rows = f", {rows_in} rows in, {rows_out} out, {rate} rows/s" if self.rows_in else ""
+        if self.unchanged == self.shards:
+            return f"{name}: {shards} shards, as they were"
+        rows = f", {rows_in} rows in, {rows_out} out" + (f", {rate} rows/s" if rate else "")
         return f"{name}: {shards} shards{rows}{f'; dropped: {drops}' if drops else ''}"
 
 
@@ -115,7 +125,7 @@ class LiveProgress:
                 stopped = self._stop.wait(self._poll())
                 live.update(self._table())
                 if stopped:
-                    self._poll()
+                    self._last_look()
                     live.update(self._table())
                     return
 
@@ -126,7 +136,7 @@ class LiveProgress:
             stopped = self._stop.wait(self._poll())
             finished = {stage.name for stage in self.shown if not stage.waiting}
             if stopped:
-                self._poll()
+                self._last_look()
             due = stopped or time.monotonic() - last > LOG_EVERY_SECONDS or finished - said.keys()
             if due:
                 last = time.monotonic()
@@ -145,6 +155,11 @@ class LiveProgress:
             if stage.waiting:
                 stage.poll(self.store)
         return max(0.5, 10 * (time.monotonic() - began))
+
+    def _last_look(self) -> None:
+        self._poll()
+        for stage in self.shown:
+            stage.settle(self.store)
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")

@@ -2,9 +2,10 @@
 
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from cluster.capacity import StageDemand, check_capacity, cluster_capacity
 from cluster.session import connect
@@ -130,11 +131,13 @@ def _stream(
     context.max_errored_blocks = -1
     context.execution_options.preserve_order = False
     context.execution_no_progress_timeout_s = int(config.run.no_progress_hours * 3600)
+    deaths = config.run.worker_deaths
     shards = sorted({shard for item in plans.values() for shard in item.pending})
     refs = ray.data.from_items([{"shard": s, "state": "done"} for s in shards], override_num_blocks=len(shards))
+    # Ray deprecates the general form of these two arguments before it names them.
+    warnings.filterwarnings("ignore", message="`ray_remote_args`")
     for stage in stages:
         asked = stage.config.resources
-        options: dict[str, Any] = {"memory": asked.memory} if asked.memory else {}
         refs = refs.map_batches(
             worker_class(stage.name),
             fn_constructor_args=(location, stage.name, session),
@@ -146,9 +149,9 @@ def _stream(
             ),
             num_cpus=asked.cpus,
             num_gpus=asked.gpus,
-            max_restarts=config.run.worker_deaths,
-            max_task_retries=config.run.worker_deaths,
-            **options,
+            memory=asked.memory,
+            max_restarts=deaths,
+            max_task_retries=deaths,
         )
     for batch in refs.iter_batches(batch_size=None, prefetch_batches=0):
         yield from batch["state"]

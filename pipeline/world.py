@@ -1,7 +1,7 @@
 """The demo's world beside a run: built once, served while the run lasts. The only door from the pipeline to demo/."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pipeline.config import Config, override_config
 from pipeline.storage import LocalStorage, open_storage
@@ -12,7 +12,7 @@ FOLDER = "world"
 
 
 @contextlib.contextmanager
-def scene_world(config: Config, run_dir: str) -> Iterator[Config]:
+def scene_world(config: Config, run_dir: str, say: Callable[[str], None] = lambda text: None) -> Iterator[Config]:
     """The configuration with the world's server behind its host names; unchanged where it asks for no world.
 
     Raises:
@@ -29,6 +29,7 @@ def scene_world(config: Config, run_dir: str) -> Iterator[Config]:
     if not isinstance(storage, LocalStorage):
         raise RequestError("The demo's scene world needs a run directory on this machine, such as runs/demo.")
     folder = storage.root / FOLDER
+    say("The scene world: making small random weights and rendering scenes, where they are missing ...")
     make_weights(folder / "weights")
     world = build_world(folder, scenes=config.world.scenes, seed=config.world.seed)
     with WorldServer(world) as server:

@@ -3,9 +3,11 @@
 What they say is noise. They exist so that every code path of a run with real models runs on a laptop.
 """
 
+import contextlib
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from demo.weights import clip, depth, detr, florence, llava, owlv2
@@ -18,6 +20,20 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "florence": florence.make,
     "llava": llava.make,
 }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries warn that weights are random, and draw a bar for each file; both are known."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        transformers_logging.enable_progress_bar()
 
 
 def make_weights(folder: Path) -> dict[str, Path]:
@@ -33,7 +49,8 @@ def make_weights(folder: Path) -> dict[str, Path]:
             continue
         draft = Path(tempfile.mkdtemp(prefix=f".{family}.", dir=folder))
         try:
-            make(draft)
+            with _quiet():
+                make(draft)
             draft.chmod(0o755)
             try:
                 draft.rename(made[family])

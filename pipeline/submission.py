@@ -1,0 +1,30 @@
+"""`submit`: the same run, as a Ray job on a cluster."""
+
+import hashlib
+import os
+
+import yaml
+
+from cluster.submit import submit
+from pipeline.config import load_config
+
+
+def run_id(name: str, run_dir: str) -> str:
+    """The run's name on a cluster: the same directory is the same run, so it is not submitted twice at a time."""
+    return f"{name}-{hashlib.sha256(run_dir.encode()).hexdigest()[:8]}"
+
+
+def submit_run_directory(config: str, overrides: list[str], run_dir: str, address: str, python: str) -> str:
+    """Submit a run, or resume it where its last job has ended; returns the run id that `job` commands take.
+
+    The configuration is checked here and travels resolved, as text: the cluster need not have the file.
+
+    Raises:
+        RequestError: the configuration is wrong, the cluster does not answer, or the run is under way there.
+    """
+    location = run_dir if "://" in run_dir else os.path.abspath(run_dir)  # noqa: PTH100  a URL is not a Path
+    resolved = load_config(config, overrides, location)
+    text = yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    name = run_id(resolved.name, location)
+    submit(text, location, name, address, python=python)
+    return name
