@@ -93,6 +93,17 @@ def torch_dtype(config: ModelExpertSection) -> Any:
     return getattr(torch, config.precision)
 
 
+def finite(output: Any, expert: str) -> Any:
+    """The tensor itself. NaN in scores or boxes would pass every threshold as "nothing seen".
+
+    Raises:
+        FloatingPointError: a value is NaN or infinite.
+    """
+    if not output.isfinite().all():
+        raise FloatingPointError(f"the {expert} model gave values that are not finite; try precision float32")
+    return output
+
+
 def bounded(image: Image.Image, longest: int, aspect: float) -> Image.Image:
     """The image itself where it is ordinary, else resized to at most `longest` pixels and `aspect` long to short.
 

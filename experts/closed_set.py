@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from experts.base import Expert, ModelExpertSection, Prior, bounded, loading, torch_dtype
+from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, loading, torch_dtype
 from experts.boxes import box_rows, clipped
 from schemas.tables import BOXES_PRIOR
 
@@ -53,6 +53,8 @@ class ClosedSet(Expert):
         inputs["pixel_values"] = inputs["pixel_values"].to(torch_dtype(self.config))
         with torch.inference_mode():
             outputs = self._model(**inputs)
+        finite(outputs.logits, self.name)
+        finite(outputs.pred_boxes, self.name)
         found = self._processor.post_process_object_detection(
             outputs, threshold=self.config.threshold, target_sizes=[(1, 1)] * len(seen)
         )

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from experts.base import Expert, ModelExpertSection, Prior, bounded, loading, torch_dtype
+from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, loading, torch_dtype
 from experts.boxes import best_per_label, box_rows, clipped, suppress
 from schemas.tables import BOXES_PRIOR
 
@@ -63,7 +63,7 @@ class OpenSet(Expert):
             pixels = self._processor.image_processor(images=seen, return_tensors="pt").pixel_values
             grid, _ = self._model.image_embedder(pixel_values=pixels.to(self._device, torch_dtype(self.config)))
             features = grid.flatten(1, 2)
-            corners = self._model.box_predictor(features, grid).float().cpu().numpy()
+            corners = finite(self._model.box_predictor(features, grid).float(), self.name).cpu().numpy()
             return [
                 {"boxes": self._boxes(features[i : i + 1], corners[i], tags[i], image.size)}
                 for i, image in enumerate(seen)
@@ -105,7 +105,7 @@ class OpenSet(Expert):
             return []
         queries = torch.stack([self._queries[tag] for tag in tags])[None]
         logits, _ = self._model.class_predictor(features, queries)
-        best = logits[0].float().sigmoid().max(dim=-1)
+        best = finite(logits[0].float(), self.name).sigmoid().max(dim=-1)
         scores, labels = best.values.cpu().numpy(), best.indices.cpu().numpy()
 
         # The picture lies in the upper left of a square as long as its longer side.

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from experts.base import Expert, ModelExpertSection, Prior, bounded, loading, torch_dtype
+from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, loading, torch_dtype
 from experts.open_clip_model import load_open_clip
 from schemas.errors import RequestError
 from schemas.tables import TAGS_PRIOR
@@ -93,7 +93,7 @@ class Tags(Expert):
                 scores = (cosine * self._model.logit_scale.exp().float()).softmax(dim=-1)
             else:
                 scores = cosine
-        return [{"tags": self._best(row)} for row in scores.cpu().numpy()]
+        return [{"tags": self._best(row)} for row in finite(scores, self.name).cpu().numpy()]
 
     def _best(self, scores: np.ndarray) -> list[dict[str, Any]]:
         order = np.argsort(-scores, kind="stable")[: self.config.top_k]

@@ -68,3 +68,20 @@ def test_a_missing_folder_is_found_before_anything_starts(name):
     assert isinstance(config, ModelRef)
     with pytest.raises(RequestError, match="/nowhere/at/all does not exist"):
         EXPERTS[name](config).models()
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERTS if name != "ocr"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_says_about_the_same_or_says_that_it_cannot(opened, name, precision):
+    images = [photograph("coffee"), photograph("astronaut")]
+    loose = {"threshold": 0.1} if name in ("open_set", "closed_set") else {}
+    full = opened(name, **loose).look(images, [TAGS] * 2)
+    try:
+        half = opened(name, precision=precision, **loose).look(images, [TAGS] * 2)
+    except FloatingPointError as error:
+        assert "precision float32" in str(error)
+        return
+    for one, other in zip(full, half, strict=True):
+        for key, value in one.items():
+            if isinstance(value, list) and name != "florence":
+                assert abs(len(value) - len(other[key])) <= max(3, len(value) // 2)
