@@ -7,12 +7,38 @@ The last `do:WORD` in the user's text says how it answers; without one it echoes
 import json
 import os
 import re
+import socket
+import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """An engine of one's own; its base URL."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    process = subprocess.Popen([sys.executable, __file__, str(port)])
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(url, timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield f"{url}/v1"
+    finally:
+        process.kill()
+        process.wait()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -62,6 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{")
             return None
+        if word == "empty":
+            return self._send(200, json.dumps(_completion(body, "")))
         if word.startswith("sleep="):
             time.sleep(float(word.removeprefix("sleep=")))
         return self._send(200, json.dumps(_completion(body, text)))
