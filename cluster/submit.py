@@ -260,8 +260,8 @@ def _client(address: str) -> Iterator["JobSubmissionClient"]:
 
 
 def _token_header() -> dict[str, str]:
-    """The token that Ray itself would use. Its Jobs client looks for one only where RAY_AUTH_MODE is set."""
-    if os.environ.get("RAY_AUTH_MODE"):
+    """The token that Ray itself would use. Its Jobs client looks for one only where RAY_AUTH_MODE is `token`."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         return {}
     token = os.environ.get("RAY_AUTH_TOKEN")
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")

@@ -82,7 +82,12 @@ def requests(draw: st.DrawFn) -> tuple[list[StageDemand], list[dict[str, float]]
         demand(f"s{i}", workers=draw(st.integers(1, 3)), cpus=draw(amounts), gpus=draw(st.sampled_from([0, 0.5, 1, 2])))
         for i in range(draw(st.integers(1, 4)))
     ]
-    nodes = draw(st.lists(st.fixed_dictionaries({"CPU": st.integers(0, 8), "GPU": st.integers(0, 4)}), max_size=3))
+    nodes = draw(
+        st.lists(
+            st.fixed_dictionaries({"CPU": st.integers(0, 8).map(float), "GPU": st.integers(0, 4).map(float)}),
+            max_size=3,
+        )
+    )
     return demands, nodes
 
 
