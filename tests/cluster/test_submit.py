@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from cluster.submit import JobState, entrypoint, job_logs, job_status, stop_job, submit, submit_run
+from pipeline.submission import submit_run_directory
 from schemas.errors import RequestError
 
 pytestmark = pytest.mark.ray
@@ -205,3 +206,13 @@ def test_entrypoint_is_the_command_that_a_user_types() -> None:
     assert entrypoint("/runs/a b", ["x.y=1"]) == (
         "python -m pipeline.cli run run.yaml --run-dir '/runs/a b' --address auto --set x.y=1"
     )
+
+
+def test_the_pipeline_runs_as_a_job(head: str, tmp_path: Path) -> None:
+    """The real command, with a request that it refuses: the config arrived, and so does the answer."""
+    missing = tmp_path / "missing.parquet"
+    overrides = [f"ingest.sources=[{missing}]"]
+    run_id = submit_run_directory("single-node", overrides, str(tmp_path / "run"), head, sys.executable)
+    state = _ended(head, run_id)
+    assert (state.status, state.exit_code) == ("FAILED", 2), job_logs(head, run_id)
+    assert str(missing) in job_logs(head, run_id).replace("\n", "")
