@@ -60,14 +60,15 @@ def perceived(
 def opened(config: CaptionSection) -> Iterator[CaptionStage]:
     """The stage with an engine of its own; afterwards none of its processes is left."""
     stage = CaptionStage(config, EXPERTS)
+    others = set(engine_processes())
     stage.open()
-    assert engine_processes()
+    assert set(engine_processes()) > others
     try:
         yield stage
     finally:
-        processes = engine_processes()
+        own = set(engine_processes()) - others
         stage.close()
-        assert not any(p.is_running() for p in processes)
+        assert not any(process.is_running() for process in own)
 
 
 def engine_processes() -> list[psutil.Process]:

@@ -115,8 +115,8 @@ def test_a_killed_engine_is_restarted_and_only_unanswered_rows_are_asked_again(
         output = stage.process(perceived(tmp_path, [f"alt {i}" for i in range(8)], images))
     assert all("LINE" in caption for caption in account(output, 8).values())
     assert output.metrics["engine_restarts"] == 1
-    assert [images.reads[i] for i in range(2)] == [1, 1]
-    assert sum(images.reads.values()) <= 8 + 2  # at most two were under way
+    # Two rows are under way at a time: when the fifth is read, three of the first four have their answers.
+    assert sum(images.reads[i] for i in range(4)) <= 4 + 1
 
 
 def test_a_hung_engine_is_restarted_and_a_slow_row_is_not_its_fault(tmp_path: Path, own_engine: None) -> None:
