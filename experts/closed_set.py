@@ -12,6 +12,7 @@ from pydantic import Field
 
 from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, loading, torch_dtype
 from experts.boxes import box_rows, clipped
+from schemas.section import located
 from schemas.tables import BOXES_PRIOR
 
 LONGEST_SIDE = 4096
@@ -21,7 +22,7 @@ LONGEST_ASPECT = 8.0
 class ClosedSetSection(ModelExpertSection):
     """Closed-set detector."""
 
-    model: str = Field(
+    model: str = located(
         "PekingU/rtdetr_v2_r101vd", description="hub id (org/name) or local folder of an object detection model"
     )
     # float16 is left out: RT-DETRv2 cast to it answers with finite but wrong scores, and so with no boxes.

@@ -8,6 +8,7 @@ from PIL import Image
 from pydantic import Field
 
 from experts.base import Expert, ModelExpertSection, Prior, bounded, loading, torch_dtype
+from schemas.section import located
 from schemas.tables import DEPTH_PRIOR
 
 LONGEST_SIDE = 4096
@@ -20,7 +21,7 @@ LEAST_RANGE = 1e-12
 class DepthSection(ModelExpertSection):
     """Monocular depth."""
 
-    model: str = Field(
+    model: str = located(
         "depth-anything/Depth-Anything-V2-Small-hf", description="hub id (org/name) or local folder of a depth model"
     )
     map_size: int = Field(256, ge=16, le=2048, description="longest side of the stored map, in pixels")

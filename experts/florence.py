@@ -7,6 +7,7 @@ from PIL import Image
 from pydantic import Field
 
 from experts.base import Expert, ModelExpertSection, Prior, bounded, loading, torch_dtype
+from schemas.section import located
 from schemas.tables import FLORENCE_PRIOR
 
 CAPTION = "<MORE_DETAILED_CAPTION>"
@@ -23,7 +24,7 @@ LONGEST_ASPECT = 8.0
 class FlorenceSection(ModelExpertSection):
     """Florence-2."""
 
-    model: str = Field(
+    model: str = located(
         "florence-community/Florence-2-large-ft", description="hub id (org/name) or local folder of a Florence-2 model"
     )
     max_new_tokens: int = Field(1024, ge=1, le=4096, description="longest answer to one prompt")

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, loading, torch_dtype
 from experts.boxes import best_per_label, box_rows, clipped, suppress
+from schemas.section import located
 from schemas.tables import BOXES_PRIOR
 
 # OWLv2's processor pads to a square in float32 before it shrinks: 2048 keeps that under 100 MB an image.
@@ -20,7 +21,7 @@ LONGEST_ASPECT = 8.0
 class OpenSetSection(ModelExpertSection):
     """Open-set detector."""
 
-    model: str = Field(
+    model: str = located(
         "google/owlv2-large-patch14-ensemble", description="hub id (org/name) or local folder of an OWLv2 model"
     )
     prefix: str = Field("a photo of ", description="put before a tag to make the detector's query")

@@ -15,6 +15,7 @@ from pydantic import Field
 from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, loading, torch_dtype
 from experts.open_clip_model import load_open_clip
 from schemas.errors import RequestError
+from schemas.section import located
 from schemas.tables import TAGS_PRIOR
 
 DEFAULT_LABELS = Path(__file__).parent / "data" / "labels.txt"
@@ -25,10 +26,10 @@ LONGEST_ASPECT = 8.0
 class TagsSection(ModelExpertSection):
     """Zero-shot tags."""
 
-    model: str = Field(
+    model: str = located(
         "laion/CLIP-ViT-B-16-laion2B-s34B-b88K", description="hub id (org/name) or local folder of an open_clip model"
     )
-    labels: tuple[str, ...] | str | None = Field(
+    labels: tuple[str, ...] | str | None = located(
         None, description="the labels, or a text file with one a line; null takes the list of everyday nouns we ship"
     )
     template: str = Field("a photo of {}", description="text that stands for a label; {} is the label")

@@ -296,12 +296,13 @@ def doctor(
     config: Annotated[
         str | None, typer.Argument(metavar="[CONFIG]", help="check what this configuration needs")
     ] = None,
+    set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Is this machine able to run it: packages, engines, devices, memory, disk, limits."""
     from pipeline.doctor import examine
 
-    findings = examine(config)
+    findings = examine(config, set_ or [])
     if as_json:
         _print_json({"ok": all(f.ok for f in findings), "checks": [f.__dict__ for f in findings]})
     else:

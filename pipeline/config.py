@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from cluster.profiles import NodeGroup
 from pipeline.storage import open_storage
 from schemas.errors import RequestError
 from schemas.section import Section, runtime
@@ -39,6 +40,9 @@ class RaySection(Section):
     )
     cpus: float | None = runtime(None, ge=0, description="CPUs of a Ray started here; null takes the machine's")
     gpus: float | None = runtime(None, ge=0, description="GPUs of a Ray started here; null takes the machine's")
+    groups: list[NodeGroup] = runtime(
+        [], description="nodes that an autoscaler may add, so that a request for them is not refused at the start"
+    )
 
 
 class RunSection(Section):

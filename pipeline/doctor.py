@@ -29,12 +29,12 @@ class Finding:
     advice: str = ""
 
 
-def examine(config: str | None) -> list[Finding]:
+def examine(config: str | None, overrides: list[str]) -> list[Finding]:
     """All checks; with a configuration also what its stages need before they start."""
     findings = [_python(), *(_package(name) for name in PACKAGES), _torchvision(), _gpus()]
     findings += [_memory(), _disk(), _open_files(), _ray()]
     if config is not None:
-        findings += _configuration(config)
+        findings += _configuration(config, overrides)
     return findings
 
 
@@ -98,11 +98,11 @@ def _ray() -> Finding:
     return _try("ray", look, "Look at the log that `ray start` names; a small /dev/shm is the usual reason.")
 
 
-def _configuration(source: str) -> Iterator[Finding]:
+def _configuration(source: str, overrides: list[str]) -> Iterator[Finding]:
     from pipeline.config import load_config
     from pipeline.graph import build_stages
 
-    config = load_config(source, [], "runs/doctor")
+    config = load_config(source, overrides, "runs/doctor")
     for stage in build_stages(config):
         try:
             stage.check()

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from stages.base import Stage
 
 Components = dict[str, Any]
 
-_ABSENT = object()
+ABSENT = object()
 
 
 def canonical(value: Any) -> str:
@@ -35,52 +36,39 @@ def with_inputs(identity: Components, inputs: dict[str, str]) -> Components:
     return {**identity, "inputs": inputs}
 
 
-def changed_fields(stage: str, old: Components, new: Components) -> list[str]:
-    """Dotted names of what differs, as a user would write them in --set where there is such a key.
+@dataclass(frozen=True)
+class Change:
+    """One thing that differs between two components, named as in --set where there is such a key.
 
-    `caption.max_tokens` for a config field, `caption.version` for the stage's code, `caption.models.engine` for a
-    model, `inputs.select` for an upstream stage.
+    `caption.max_tokens` for a config field, `caption.version` for the stage's code, `embed.model` for the identity of
+    what lies where the config points, `inputs.select` for an upstream stage.
     """
-    fields = [f"{stage}.version"] if old.get("version") != new.get("version") else []
-    fields += [f"{stage}.{name}" for name in _differences(old.get("config", {}), new.get("config", {}))]
-    fields += [f"{stage}.models.{name}" for name in _differences(old.get("models", {}), new.get("models", {}))]
-    fields += [f"inputs.{name}" for name in _shallow(old.get("inputs", {}), new.get("inputs", {}))]
-    return fields
+
+    name: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        return f"{self.name}: {_short(self.before)} -> {_short(self.after)}"
 
 
-def describe_change(stage: str, old: Components, new: Components) -> list[str]:
-    """One line a field, `caption.max_tokens: 64 -> 96`."""
-    lines = []
-    for name in changed_fields(stage, old, new):
-        path = name.split(".") if name.startswith("inputs.") else ["config", *name[len(stage) + 1 :].split(".")]
-        if name == f"{stage}.version":
-            path = ["version"]
-        elif name.startswith(f"{stage}.models."):
-            path = ["models", name[len(stage) + 8 :]]
-        before, after = _lookup(old, path), _lookup(new, path)
-        lines.append(f"{name}: {_short(before)} -> {_short(after)}")
-    return lines
+def changes(stage: str, old: Components, new: Components) -> list[Change]:
+    """What differs, field by field; empty exactly when the fingerprints are equal."""
+    return [
+        *_differences(f"{stage}.version", old.get("version"), new.get("version")),
+        *_differences(stage, old.get("config", {}), new.get("config", {})),
+        *_differences(stage, old.get("models", {}), new.get("models", {})),
+        *_differences("inputs", old.get("inputs", {}), new.get("inputs", {})),
+    ]
 
 
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+def _differences(name: str, old: Any, new: Any) -> list[Change]:
     if isinstance(old, dict) and isinstance(new, dict):
-        out = []
-        for key in sorted(old.keys() | new.keys()):
-            out += _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{prefix}.{key}" if prefix else key)
-        return out
-    return [prefix] if old is not new and old != new else []
-
-
-def _shallow(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-
-
-def _lookup(value: Any, path: list[str]) -> Any:
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+        keys = sorted(old.keys() | new.keys())
+        return [c for key in keys for c in _differences(f"{name}.{key}", old.get(key, ABSENT), new.get(key, ABSENT))]
+    return [Change(name, old, new)] if old is not new and old != new else []
 
 
 def _short(value: Any, limit: int = 60) -> str:
-    text = "absent" if value is None else canonical(value)
+    text = "absent" if value is ABSENT else canonical(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pipeline.fingerprint import changed_fields, describe_change, digest, stage_identity, with_inputs
+from pipeline.fingerprint import Change, changes, digest, stage_identity, with_inputs
 from pipeline.graph import shards_come_from
 from pipeline.storage import Storage
 from pipeline.store import GATHER, Store, gather_digest
@@ -22,7 +22,7 @@ class StagePlan:
         shards: all shards of the stage as far as they are known (`all` for a gather).
         pending: those to be done.
         because: dotted names of the fields that make them pending, or NOT_DONE / FAILED.
-        changes: the same, one readable line each with old and new value.
+        changes: the same, but for inputs, one readable line each with old and new value.
         final: False while an upstream gather is pending, because it may make other shards.
     """
 
@@ -38,9 +38,13 @@ class StagePlan:
         """Shards to be done; at least 1 where their number is not known yet."""
         return len(self.pending) if self.final else max(1, len(self.pending))
 
-    def note(self, because: list[str], changes: list[str]) -> None:
-        self.because += [name for name in because if name not in self.because]
-        self.changes += [line for line in changes if line not in self.changes]
+    def note(self, *because: str | Change) -> None:
+        for cause in because:
+            name = cause.name if isinstance(cause, Change) else cause
+            if name not in self.because:
+                self.because.append(name)
+            if isinstance(cause, Change) and not name.startswith("inputs.") and str(cause) not in self.changes:
+                self.changes.append(str(cause))
 
 
 class Snapshot(Store):
@@ -67,7 +71,7 @@ def plan(storage: Storage, stages: list[Stage]) -> list[StagePlan]:
         item = StagePlan(stage.name, _shards(store, stage, source), final=not open_end)
         _find_pending(store, stage, item, plans)
         if open_end and not item.pending:
-            item.note([f"inputs.{source}"] if item.shards else [NOT_DONE], [])
+            item.note(f"inputs.{source}" if item.shards else NOT_DONE)
         plans[stage.name] = item
     return list(plans.values())
 
@@ -86,26 +90,18 @@ def _find_pending(store: Store, stage: Stage, item: StagePlan, plans: dict[str, 
         standing = store.commit(stage.name, shard)
         waiting = [name for name in upstream if _is_pending(plans[name], shard, isinstance(stage, GatherStage))]
         if standing is None:
-            failed = store.failure(stage.name, shard) is not None
-            item.note([FAILED if failed else NOT_DONE], [])
-        elif waiting:
-            # What upstream will hold is not known, what already differs here is.
-            inputs = standing.components["inputs"]
-            components = with_inputs(identity, inputs)
-            because = changed_fields(stage.name, standing.components, components)
-            item.note(
-                because + [f"inputs.{name}" for name in waiting],
-                describe_change(stage.name, standing.components, components),
-            )
+            item.note(FAILED if store.failure(stage.name, shard) is not None else NOT_DONE)
         else:
-            inputs = {name: _content(store, stage, name, shard) for name in upstream}
-            components = with_inputs(identity, inputs)
-            if standing.fingerprint == digest(components):
-                continue
-            item.note(
-                changed_fields(stage.name, standing.components, components),
-                describe_change(stage.name, standing.components, components),
+            # What a pending upstream will hold is not known; what already differs here is.
+            inputs = (
+                standing.components["inputs"]
+                if waiting
+                else {name: _content(store, stage, name, shard) for name in upstream}
             )
+            components = with_inputs(identity, inputs)
+            if not waiting and standing.fingerprint == digest(components):
+                continue
+            item.note(*changes(stage.name, standing.components, components), *(f"inputs.{name}" for name in waiting))
         item.pending.append(shard)
 
 

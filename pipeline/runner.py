@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cluster.capacity import StageDemand, check_capacity, cluster_capacity
+from cluster.profiles import NodeGroup, grown
 from cluster.session import connect
 from pipeline.config import Config, save_run
 from pipeline.graph import build_stages, segments
@@ -63,7 +64,7 @@ def run(config: Config, location: str, observer: Observer) -> Result:
         if not any(item.rerun for item in plans):
             return result
         with connect(config.ray.address, num_cpus=config.ray.cpus, num_gpus=config.ray.gpus):
-            _check_resources(stages, plans)
+            _check_resources(stages, plans, config.ray.groups)
             for segment in segments(stages):
                 _run_segment(storage, location, config, stages, segment, result, observer, lease)
                 if result.failures:
@@ -187,13 +188,14 @@ def _given_up(storage: Storage, store: Store, stages: list[Stage], segment: list
     return failures
 
 
-def _check_resources(stages: list[Stage], plans: list[StagePlan]) -> None:
-    """Hold what each segment asks for against what the cluster has, before anything starts."""
-    capacity = cluster_capacity()
+def _check_resources(stages: list[Stage], plans: list[StagePlan], groups: list[NodeGroup]) -> None:
+    """Hold what each segment asks for against what the cluster has or may grow to, before anything starts."""
+    capacity = grown(cluster_capacity(), groups)
     waiting = {item.name for item in plans if item.rerun}
     for segment in segments(stages):
         demands = [StageDemand(s.name, s.config.resources) for s in segment if s.name in waiting]
         if demands:
+            # References come from memory: unlike Ray Data's readers they need no idle CPU.
             check_capacity(demands, capacity, cpu_headroom=0)
 
 

@@ -29,7 +29,8 @@ def scene_world(config: Config, run_dir: str, say: Callable[[str], None] = lambd
     if not isinstance(storage, LocalStorage):
         raise RequestError("The demo's scene world needs a run directory on this machine, such as runs/demo.")
     folder = storage.root / FOLDER
-    say("The scene world: making small random weights and rendering scenes, where they are missing ...")
+    if not (folder / "world.json").exists():
+        say("Rendering the scene world and making small random weights ...")
     make_weights(folder / "weights")
     world = build_world(folder, scenes=config.world.scenes, seed=config.world.seed)
     with WorldServer(world) as server:

@@ -33,6 +33,14 @@ def runtime(default: Any = ..., **kwargs: Any) -> Any:
     return Field(default, json_schema_extra={"runtime": True}, **kwargs)
 
 
+def located(default: Any = ..., **kwargs: Any) -> Any:
+    """A pydantic Field that names a place: a folder, a file, a hub id.
+
+    What lies there decides, and the stage's `models()` states its identity; so a run directory can be moved.
+    """
+    return Field(default, json_schema_extra={"runtime": True, "place": True}, **kwargs)
+
+
 class Workers(Section):
     """How many workers a stage may have at once."""
 
@@ -69,5 +77,5 @@ class StageSection(Section):
 class ModelRef(Section):
     """A model by hub id and revision, or by local folder."""
 
-    model: str = Field(description="hub id (org/name) or local folder")
-    revision: str | None = Field(None, description="hub revision; pin a commit for a reproducible run")
+    model: str = located(description="hub id (org/name) or local folder")
+    revision: str | None = located(None, description="hub revision; pin a commit for a reproducible run")

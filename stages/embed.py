@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from schemas.errors import SetupError
 from schemas.ledger import Drop, Reason
-from schemas.section import StageSection, runtime
+from schemas.section import StageSection, located, runtime
 from schemas.tables import EMBED
 from stages.base import MapStage, ShardInput, ShardOutput
 from stages.image_tower import ImageTower, check_tower, tower_identity
@@ -26,15 +26,15 @@ _UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionB
 class EmbedSection(StageSection):
     """The image tower."""
 
-    model: str = Field(
+    model: str = located(
         "EVA02-L-14",
         description="open_clip's model name, a hub model as hf-hub:org/name, or a local folder that open_clip saved; "
         "the paper says EVA-CLIP and not which one, so the default is a choice of ours",
     )
-    pretrained: str | None = Field(
+    pretrained: str | None = located(
         "merged2b_s4b_b131k", description="open_clip's weights tag; only used with open_clip's own model names"
     )
-    revision: str | None = Field(None, description="hub revision of an hf-hub model; pin a commit to reproduce a run")
+    revision: str | None = located(None, description="hub revision of an hf-hub model; pin a commit to reproduce a run")
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="arithmetic of the tower; vectors are stored as fp16"
     )

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from schemas.errors import RequestError
 from schemas.ledger import Drop, Reason
-from schemas.section import StageSection
+from schemas.section import StageSection, located
 from schemas.tables import INGEST
 from stages.base import GatherInput, GatherStage, ShardOutput
 from stages.reshard import Reshard
@@ -25,7 +25,7 @@ class IngestSection(StageSection):
     score or a language is never looked at again: a row that does not state what a filter asks for stops.
     """
 
-    sources: list[str] = Field(
+    sources: list[str] = located(
         min_length=1,
         description="local metadata files, folders (searched to any depth) or globs: parquet, csv, tsv, jsonl; the "
         "last three may be gzipped",

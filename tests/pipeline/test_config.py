@@ -42,7 +42,7 @@ def test_a_typo_is_one_paragraph_that_names_key_and_cure(override: str, said: st
 
 
 def test_what_is_missing_or_not_yaml_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="ingest.sources` is required"):
+    with pytest.raises(RequestError, match=r"`ingest\.sources` is required"):
         load_config("single-node", [], "runs/x")
     with pytest.raises(RequestError, match="Did you mean the preset demo"):
         load_config("demmo", [], "runs/x")

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.fingerprint import canonical, changed_fields, describe_change, digest
-from schemas.section import Resources, StageSection
+from pipeline.fingerprint import canonical, changes, digest
+from schemas.identity import model_identity
+from schemas.section import ModelRef, Resources, StageSection
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -22,32 +25,33 @@ def test_the_order_of_keys_does_not_matter(value: dict[str, object]) -> None:
     st.dictionaries(st.text(min_size=1), json_values, max_size=4),
 )
 def test_a_difference_is_named_exactly_when_there_is_one(old: dict[str, object], new: dict[str, object]) -> None:
-    named = changed_fields("s", {"config": old}, {"config": new})
+    named = changes("s", {"config": old}, {"config": new})
     assert bool(named) == (digest(old) != digest(new))
 
 
 def test_fields_are_named_as_a_user_sets_them() -> None:
-    old = {
-        "version": 1,
-        "config": {"max_tokens": 64, "engine": {"model": "a"}},
-        "models": {"x": "1"},
-        "inputs": {"select": "p"},
-    }
-    new = {
-        "version": 2,
-        "config": {"max_tokens": 96, "engine": {"model": "b"}},
-        "models": {"x": "2"},
-        "inputs": {"select": "q"},
-    }
-    assert changed_fields("caption", old, new) == [
+    old = {"version": 1, "config": {"max_tokens": 64, "engine": {"dtype": "a"}}, "models": {"x": 1}, "inputs": {"p": 1}}
+    new = {"version": 2, "config": {"max_tokens": 96, "engine": {"dtype": "b"}}, "models": {"x": 2}, "inputs": {"p": 2}}
+    found = changes("caption", old, new)
+    assert [change.name for change in found] == [
         "caption.version",
-        "caption.engine.model",
+        "caption.engine.dtype",
         "caption.max_tokens",
-        "caption.models.x",
-        "inputs.select",
+        "caption.x",
+        "inputs.p",
     ]
-    assert "caption.max_tokens: 64 -> 96" in describe_change("caption", old, new)
-    assert 'caption.models.x: "1" -> "2"' in describe_change("caption", old, new)
+    assert str(found[2]) == "caption.max_tokens: 64 -> 96"
+
+
+def test_a_place_does_not_decide_but_what_lies_there(tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_bytes(b"same")
+    here, there = (ModelRef(model=str(tmp_path / name)) for name in ("here", "there"))
+    assert here.decides() == there.decides() == {}
+    assert model_identity(here) == model_identity(there)
+    (tmp_path / "there" / "weights").write_bytes(b"other")
+    assert model_identity(here) != model_identity(there)
 
 
 def test_resources_do_not_decide_content() -> None:
