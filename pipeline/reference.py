@@ -11,8 +11,8 @@ from schemas.section import Section
 
 HEAD = """# Configuration
 
-Made by `python -m pipeline.reference`; a test holds it against the code. A run's configuration is a preset's name or a YAML
-file, and `--set key.path=value` on top; a file may name a preset to start from:
+Made by `python -m pipeline.reference`; a test holds it against the code. A run's configuration is a preset's name or a
+YAML file, and `--set key.path=value` on top; a file may name a preset to start from:
 
 ```yaml
 extends: single-node
@@ -20,9 +20,9 @@ ingest: {sources: [/data/laion/*.parquet]}
 caption: {max_tokens: 400}
 ```
 
-`${run}` in a value stands for the run directory. Settings marked *runtime* only say how or where the work is done: changing
-one re-runs nothing. Of a *place*, what lies there decides (a file's content, a model's weights or revision), not its name.
-All others enter the fingerprint: changing one re-runs that stage and what follows from it.
+`${run}` in a value stands for the run directory. Settings marked *runtime* only say how or where the work is done:
+changing one re-runs nothing. Of a *place*, what lies there decides (a file's content, a model's weights or revision),
+not its name. All others enter the fingerprint: changing one re-runs that stage and what follows from it.
 
 | setting | default | what it is |
 |---|---|---|
