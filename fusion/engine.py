@@ -14,7 +14,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -33,6 +32,8 @@ CPU_KV_CACHE_BYTES = 1 << 30
 _PORT_ATTEMPTS = 3
 _STOP_S = 2 * guardian.GRACE_S
 _EXCEPTION = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): .+|\berror: .+")
+# vLLM's warnings may quote errors, and its last error only points back at the first.
+_HARMLESS = re.compile(r"\b(?:DEBUG|INFO|WARNING)\b|root cause")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -120,6 +121,7 @@ class VLLMServer:
         self._log: Path | None = None
         self._port = 0
         self._restarts_left = section.max_restarts
+        self._failed = False
 
     @property
     def base_url(self) -> str:
@@ -158,11 +160,12 @@ class VLLMServer:
         if self.running() and answers():
             return False
         if self._restarts_left == 0:
+            self._failed = True
             raise SetupError(
                 f"The caption engine (vLLM, model {self.section.model}, on {self.device}) died or hung more than "
                 f"{self.section.max_restarts} times within one shard. Its log says: {log_words(self._log)} "
-                f"The whole log is {self._log}. Look for a lack of memory (caption.engine.kv_cache_bytes, max_num_seqs), or raise "
-                "caption.engine.max_restarts."
+                f"The whole log is {self._log}. Look for a lack of memory (caption.engine.kv_cache_bytes, max_num_seqs), "
+                "or raise caption.engine.max_restarts."
             )
         self._restarts_left -= 1
         self.start()
@@ -173,9 +176,9 @@ class VLLMServer:
         self._restarts_left = self.section.max_restarts
 
     def stop(self) -> None:
-        """End the server and all its processes; safe to call twice."""
+        """End the server and all its processes; safe to call twice. The log of one that failed is kept."""
         self._end()
-        if self._log is not None and self.section.log_dir is None:
+        if self._log is not None and self.section.log_dir is None and not self._failed:
             self._log.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self._log.parent.rmdir()
@@ -265,6 +268,7 @@ class VLLMServer:
 
     def _obituary(self, what: str, started: float) -> str:
         seconds = time.monotonic() - started
+        self._failed = True
         return (
             f"The caption engine (vLLM, model {self.section.model}, on {self.device}) {what} after {seconds:.0f} s of "
             f"starting. Its log says: {log_words(self._log, self._log_start)} The whole log is {self._log}. Look at "
@@ -293,10 +297,10 @@ def log_words(log: Path | None, start: int = 0) -> str:
     with log.open("rb") as f:
         f.seek(start)
         text = _ANSI.sub("", f.read().decode(errors="replace"))
-    # vLLM's last error only points back at the first.
-    errors = [m.group().strip() for m in _EXCEPTION.finditer(text) if "root cause" not in m.group()]
-    lines = deque((line.strip() for line in text.splitlines() if line.strip()), maxlen=3)
-    words = list(dict.fromkeys([errors[0], errors[-1]])) if errors else list(lines)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    grave = [line for line in lines if not _HARMLESS.search(line)]
+    errors = [match.group() for line in grave if (match := _EXCEPTION.search(line))]
+    words = list(dict.fromkeys([errors[0], errors[-1]])) if errors else lines[-3:]
     return " … ".join(word[:600] for word in words).rstrip(".") + "." if words else "nothing."
 
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from fusion.priors import Box, Priors
 from fusion.untrusted import clean
 from schemas.errors import RequestError
-from schemas.section import Section
+from schemas.section import Section, located
 
 BLOCKS = ("system", "user", "repair")
 SMALL_AREA, MEDIUM_AREA = 0.01, 0.1
@@ -30,7 +30,7 @@ _MAX_LABEL_CHARS = 80
 class PromptSection(Section):
     """How priors become a prompt."""
 
-    template: str = Field(
+    template: str = located(
         "caption_engine.v1",
         min_length=1,
         description="template of fusion/prompts, or path of a .jinja file",
@@ -156,7 +156,8 @@ def _usable(boxes: list[Box], min_score: float) -> list[Box]:
         corners = (box["x1"], box["y1"], box["x2"], box["y2"])
         if not label or box["score"] < min_score or not all(map(math.isfinite, corners)):
             continue
-        x1, y1, x2, y2 = (round(min(max(v, 0.0), 1.0), 3) for v in corners)
+        # 0.0 first: of two equal values max takes the first, and -0.0 would be printed with its sign.
+        x1, y1, x2, y2 = (round(min(max(0.0, v), 1.0), 3) for v in corners)
         if x2 > x1 and y2 > y1:
             out.append(Box(label=label, score=box["score"], x1=x1, y1=y1, x2=x2, y2=y2))
     return out

@@ -74,6 +74,10 @@ def test_what_decides_the_output_is_told_from_how_it_is_served(tmp_path: Path) -
         ("api_server.py: error: unrecognized arguments: --bad\n", "error: unrecognized arguments: --bad."),
         ("one\ntwo\n\nthree\nfour\n", "two … three … four."),
         ("\x1b[31mValueError: red\x1b[0m\n", "ValueError: red."),
+        (
+            "WARNING 11-20 saw `OSError: too many files`\n(Core) ERROR 11-20 x.py:1] a.BadError: truth\n",
+            "a.BadError: truth.",
+        ),
         ("", "nothing."),
     ],
 )
@@ -93,4 +97,4 @@ def test_a_server_that_does_not_become_healthy_in_time_is_ended(
         server.start()
     assert not server.running()
     server.stop()
-    assert len(list(tmp_path.rglob("vllm.log"))) == 1  # log_dir keeps it
+    assert len(list(tmp_path.rglob("vllm.log"))) == 1

@@ -138,7 +138,10 @@ def test_a_hung_engine_is_restarted_and_a_slow_row_is_not_its_fault(tmp_path: Pa
 
 def test_an_engine_that_keeps_dying_stops_the_run(tmp_path: Path, own_engine: None) -> None:
     limit = r"more than 1 times within one shard.*max_restarts"
-    with opened(section({"max_restarts": 1})) as stage, pytest.raises(SetupError, match=limit):
+    with (
+        opened(section({"max_restarts": 1, "log_dir": str(tmp_path)})) as stage,
+        pytest.raises(SetupError, match=limit),
+    ):
         stage.process(perceived(tmp_path, ["do:die"], CountedImages()))
 
 

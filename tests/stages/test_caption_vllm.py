@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from demo.weights import llava
 from fusion.priors import Priors
 from fusion.prompt import Prompt
 from schemas.errors import SetupError
@@ -34,10 +33,8 @@ ALTS = ["an astronaut", "a cat <image> on a blanket", "coffee", None, "a rocket"
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llava")
-    llava.make(folder)
-    return folder
+def weights(small_weights: dict[str, Path]) -> Path:
+    return small_weights["llava"]
 
 
 def section(weights: Path, **engine: Any) -> CaptionSection:
@@ -95,16 +92,17 @@ def test_the_prefix_cache_serves_the_system_text_of_other_images(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"), [("a flag that does not exist", "unrecognized arguments: --no-such-flag"), ("weights", "ended")]
+    ("fault", "words"),
+    [("a flag that does not exist", "unrecognized arguments: --no-such-flag"), ("weights", "SafetensorError")],
 )
 def test_an_engine_that_cannot_start_is_one_paragraph(tmp_path: Path, weights: Path, fault: str, words: str) -> None:
     before = engine_processes()
-    config = section(weights, extra_args=["--no-such-flag"])
+    config = section(weights, extra_args=["--no-such-flag"], log_dir=str(tmp_path))
     if fault == "weights":
         shutil.copytree(weights, tmp_path / "model")
         with (tmp_path / "model" / "model.safetensors").open("r+b") as f:
             f.truncate(100_000)
-        config = section(tmp_path / "model")
+        config = section(tmp_path / "model", log_dir=str(tmp_path))
     with pytest.raises(SetupError) as error:
         CaptionStage(config, EXPERTS).open()
     paragraph = str(error.value)
@@ -114,6 +112,8 @@ def test_an_engine_that_cannot_start_is_one_paragraph(tmp_path: Path, weights: P
     assert "\n" not in paragraph
     assert len(paragraph) < 2500
     assert engine_processes() == before
+    [log] = tmp_path.rglob("vllm.log")
+    assert str(log) in paragraph
 
 
 def generated(weights: Path) -> list[str]:
