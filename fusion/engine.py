@@ -164,8 +164,8 @@ class VLLMServer:
             raise SetupError(
                 f"The caption engine (vLLM, model {self.section.model}, on {self.device}) died or hung more than "
                 f"{self.section.max_restarts} times within one shard. Its log says: {log_words(self._log)} "
-                f"The whole log is {self._log}. Look for a lack of memory (caption.engine.kv_cache_bytes, max_num_seqs), "
-                "or raise caption.engine.max_restarts."
+                f"The whole log is {self._log}. Look for a lack of memory (kv_cache_bytes and max_num_seqs of "
+                "caption.engine), or raise caption.engine.max_restarts."
             )
         self._restarts_left -= 1
         self.start()
