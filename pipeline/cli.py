@@ -352,13 +352,13 @@ def _close(result: "Result", run_dir: str, places: dict[str, str]) -> None:
 
 def _summary(run_dir: str) -> tuple[Any, Any]:
     from pipeline.config import load_run
-    from pipeline.graph import build_stages
+    from pipeline.identities import recorded_stages
     from pipeline.plan import plan
     from pipeline.storage import open_storage
     from pipeline.summary import summarise
 
     config, storage = load_run(run_dir), open_storage(run_dir)
-    stages = build_stages(config)
+    stages = recorded_stages(config, storage)
     plans = plan(storage, stages)
     return summarise(config, storage, stages, plans), plans
 

@@ -23,7 +23,7 @@ def digest(value: Any) -> str:
 
 def stage_identity(stage: Stage) -> Components:
     """The part of the components that is the same for all of a stage's shards."""
-    return {"version": stage.version, "config": stage.config.decides(), "models": stage.models()}
+    return {"version": stage.version, "config": stage.config.decides(), "models": stage.identity}
 
 
 def with_inputs(identity: Components, inputs: dict[str, str]) -> Components:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.graph import build_stages
+from pipeline.identities import recorded_stages
 from pipeline.plan import StagePlan, plan
 from pipeline.report.build import build_report
 from pipeline.report.samples import pick_samples
@@ -35,7 +35,7 @@ class View:
         self.config = config
         self.root: Path = storage.root
         self.store = Store(storage)
-        self.stages: list[Stage] = build_stages(config)
+        self.stages: list[Stage] = recorded_stages(config, storage)
         self.plans: list[StagePlan] = plan(storage, self.stages)
 
     @property

@@ -16,12 +16,15 @@ from stages.select import SelectStage
 
 
 def build_stages(config: Config) -> list[Stage]:
-    """Every stage of a run, upstream first. Cheap: no weights are loaded."""
+    """Every stage of a run, upstream first. Cheap: nothing is read."""
     experts = config.perceive.experts()
     embed, caption = EmbedStage(config.embed), CaptionStage(config.caption, tuple(experts))
     perceive = [PerceiveStage(name, section) for name, section in experts.items()]
-    looked = {stage.name: ", ".join(sorted(stage.models().values())) for stage in (embed, *perceive)}
-    provenance = {**looked, **caption.models()}
+
+    def provenance() -> dict[str, str]:
+        looked = {stage.name: ", ".join(sorted(stage.identity.values())) for stage in (embed, *perceive)}
+        return looked | caption.identity
+
     return [
         IngestStage(config.ingest),
         DownloadStage(config.download),
@@ -33,10 +36,6 @@ def build_stages(config: Config) -> list[Stage]:
         caption,
         PackageStage(config.package, tuple(experts), provenance),
     ]
-
-
-def build_stage(config: Config, name: str) -> Stage:
-    return next(stage for stage in build_stages(config) if stage.name == name)
 
 
 def segments(stages: list[Stage]) -> Iterator[list[Stage]]:

@@ -12,8 +12,7 @@ import sys
 import uuid
 from collections.abc import Callable
 
-from pipeline.config import load_run
-from pipeline.graph import build_stage
+from pipeline.identities import recorded_stage
 from pipeline.storage import open_storage
 from pipeline.store import Store
 from pipeline.work import Work, without_rows
@@ -48,7 +47,7 @@ def find_poison(location: str, stage: str, shard: str, uids: list[str]) -> list[
 def probe(location: str, stage_name: str, shard: str, uids: list[str]) -> None:
     """Do some rows of a shard and throw the result away."""
     store = Store(open_storage(location))
-    stage = build_stage(load_run(location), stage_name)
+    stage = recorded_stage(location, stage_name)
     assert isinstance(stage, MapStage)
     assert stage.rows_from is not None
     work = Work(store, stage, session="probe", retries=0)

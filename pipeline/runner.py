@@ -12,6 +12,7 @@ from cluster.profiles import NodeGroup, grown
 from cluster.session import connect
 from pipeline.config import Config, save_run
 from pipeline.graph import build_stages, segments
+from pipeline.identities import save_identities
 from pipeline.lease import Lease
 from pipeline.plan import StagePlan, plan
 from pipeline.storage import Storage, open_storage
@@ -57,6 +58,8 @@ def run(config: Config, location: str, observer: Observer) -> Result:
         stages = build_stages(config)
         for stage in stages:
             stage.check()
+        # In this order a kill in between leaves a run that has work to do, never one that looks done.
+        save_identities(storage, stages)
         save_run(location, config)
         plans = plan(storage, stages)
         observer.planned(plans)

@@ -14,7 +14,7 @@ def summarise(config: Config, storage: Storage, stages: list[Stage], plans: list
     """Everything committed so far, stage by stage."""
     store = Snapshot(storage)
     by_name = {item.name: item for item in plans}
-    identities = {stage.name: stage.models() for stage in stages}
+    identities = {stage.name: stage.identity for stage in stages}
     return RunSummary(
         name=config.name,
         stages=tuple(_stage(store, by_name[stage.name]) for stage in stages),

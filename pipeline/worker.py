@@ -4,7 +4,7 @@ import functools
 from typing import Any
 
 from pipeline.config import load_run
-from pipeline.graph import build_stage
+from pipeline.identities import recorded_stage
 from pipeline.isolate import find_poison
 from pipeline.storage import open_storage
 from pipeline.store import Store
@@ -35,12 +35,11 @@ def worker_class(stage: str) -> type[StageWorker]:
 
 
 def make_work(location: str, stage: str, session: str) -> Work:
-    config = load_run(location)
     return Work(
         Store(open_storage(location)),
-        build_stage(config, stage),
+        recorded_stage(location, stage),
         session=session,
-        retries=config.run.retries,
+        retries=load_run(location).run.retries,
         find_poison=functools.partial(find_poison, location, stage),
     )
 

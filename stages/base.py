@@ -7,6 +7,7 @@ identity. It must give the same output for the same input: resume and verificati
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -82,6 +83,11 @@ class Stage(ABC):
     def models(self) -> dict[str, str]:
         """Identity of everything outside the config that decides the output: name@revision or a weights hash."""
         return {}
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """`models()`, asked once, because weights take long to hash; a run sets it to what it found at its start."""
+        return self.models()
 
     def check(self) -> None:  # noqa: B027  an optional hook, not a forgotten abstract
         """Look, before anything starts, for what would stop every shard.

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import tarfile
+from collections.abc import Callable
 from typing import IO, Any
 
 import pyarrow as pa
@@ -40,7 +41,7 @@ class PackageStage(MapStage):
         config: the section.
         experts: names of the experts that are on, without the `perceive.` prefix.
         provenance: what made the sample, copied into every JSON: model identities by stage name, and under `prompt` and
-            `engine` the prompt's version and the engine's description.
+            `engine` the prompt's version and the engine's identity. Called once, where it is needed.
     """
 
     name = "package"
@@ -48,15 +49,17 @@ class PackageStage(MapStage):
     schema = PACKAGE
     rows_from = "caption"
 
-    def __init__(self, config: PackageSection, experts: tuple[str, ...], provenance: dict[str, str]) -> None:
+    def __init__(
+        self, config: PackageSection, experts: tuple[str, ...], provenance: Callable[[], dict[str, str]]
+    ) -> None:
         super().__init__(config)
         self.depth_maps = config.depth_maps
         self.experts = experts
-        self.provenance = provenance
+        self._provenance = provenance
         self.also_reads = ("select", *(f"perceive.{expert}" for expert in experts))
 
     def models(self) -> dict[str, str]:
-        return dict(self.provenance)
+        return self._provenance()
 
     def process(self, shard: ShardInput) -> ShardOutput:
         """Every caption becomes a sample; nothing stops here.
@@ -121,9 +124,9 @@ class PackageStage(MapStage):
             "priors": canonical_json(seen),
             "findings": canonical_json(caption["findings"]),
             "repaired": caption["repaired"],
-            "models": {k: v for k, v in self.provenance.items() if k not in ("prompt", "engine")},
-            "prompt_version": self.provenance.get("prompt", ""),
-            "engine": self.provenance.get("engine", ""),
+            "models": {k: v for k, v in self.identity.items() if k not in ("prompt", "engine")},
+            "prompt_version": self.identity.get("prompt", ""),
+            "engine": self.identity.get("engine", ""),
         }
 
 

@@ -99,7 +99,7 @@ def shard_input(
 
 
 def package_stage(**config: Any) -> PackageStage:
-    return PackageStage(PackageSection(**config), EXPERTS, PROVENANCE)
+    return PackageStage(PackageSection(**config), EXPERTS, lambda: PROVENANCE)
 
 
 def packaged(root: Path, shards: int = 2, rows: int = 6) -> list[PackagedShard]:
