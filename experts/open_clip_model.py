@@ -1,42 +1,59 @@
-"""Loads an open_clip model from the hub at a revision, or from a folder."""
+"""Loads open_clip models: by local folder, by hub id and revision, or by open_clip's own name and weights tag."""
 
 from pathlib import Path
 from typing import Any
 
 from schemas.section import ModelRef
 
+FOLDER_PREFIX = "local-dir:"
+CONFIG_FILE = "open_clip_config.json"
+_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
-def open_clip_folder(ref: ModelRef) -> Path:
-    """Folder that holds `open_clip_config.json`, weights and tokenizer; fetched or found in the hub's cache.
 
-    open_clip's own hub loader takes no revision, so the hub client fetches and open_clip loads the folder.
+def is_own_name(model: str) -> bool:
+    """Whether a model is called by a name of open_clip's (`ViT-B-32`): no folder, and unlike hub ids without a slash."""
+    return "/" not in model and not Path(model).is_dir()
+
+
+def open_clip_name(ref: ModelRef) -> str:
+    """The model as open_clip's loaders take it: `local-dir:FOLDER`, or its own name.
+
+    open_clip's own hub loader takes no revision, so the hub client fetches (or finds in its cache) the config, the
+    weights and the tokenizer, and open_clip loads the folder. Raises whatever the hub client raises.
     """
+    if is_own_name(ref.model):
+        return ref.model
     if Path(ref.model).is_dir():
-        return Path(ref.model)
+        return f"{FOLDER_PREFIX}{ref.model}"
     from huggingface_hub import snapshot_download
 
-    def fetch(*weights: str) -> Path:
-        kinds = ["*.json", "*.txt", "*.model", *weights]
+    def fetch(weights: str) -> Path:
+        kinds = ["*.json", "*.txt", "*.model", weights]
         return Path(snapshot_download(ref.model, revision=ref.revision, allow_patterns=kinds))
 
     folder = fetch("open_clip_model.safetensors")
-    return folder if any(folder.glob("*.safetensors")) else fetch("open_clip_pytorch_model.bin")
+    if not any(folder.glob("*.safetensors")):
+        folder = fetch("open_clip_pytorch_model.bin")
+    return f"{FOLDER_PREFIX}{folder}"
 
 
-def load_open_clip(ref: ModelRef, device: str, precision: str) -> tuple[Any, Any, Any]:
-    """(model in eval mode, transform from PIL image to tensor (3, h, w), tokenizer of list[str] to ids (n, context)).
+def load_open_clip(name: str, device: str, precision: str, pretrained: str | None = None) -> tuple[Any, Any]:
+    """(model in eval mode, transform from RGB PIL image to float32 tensor (3, h, w)); weights are never left random.
 
     Args:
+        name: from `open_clip_name`.
         precision: float32, bfloat16 or float16.
+        pretrained: weights tag of one of open_clip's own names; a folder has its weights.
 
     Raises:
-        Whatever the hub client or open_clip raise.
+        OSError, RuntimeError, ValueError: the weights cannot be had or do not fit.
     """
     import open_clip
 
-    name = f"local-dir:{open_clip_folder(ref)}"
-    kind = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[precision]
-    model, _, transform = open_clip.create_model_and_transforms(
-        name, precision=kind, device=device, require_pretrained=True
+    model, transform = open_clip.create_model_from_pretrained(
+        name,
+        pretrained=None if name.startswith(FOLDER_PREFIX) else pretrained,
+        precision=_PRECISIONS[precision],
+        device=device,
     )
-    return model.eval(), transform, open_clip.get_tokenizer(name)
+    return model.eval(), transform

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, loading, torch_dtype
-from experts.open_clip_model import load_open_clip
+from experts.open_clip_model import load_open_clip, open_clip_name
 from schemas.errors import RequestError
 from schemas.section import located
 from schemas.tables import TAGS_PRIOR
@@ -72,12 +72,14 @@ class Tags(Expert):
         return super().models() | {"labels": f"sha256:{hashlib.sha256(listed).hexdigest()}"}
 
     def open(self, device: str) -> None:
+        import open_clip
         import torch
 
         self._labels = self.labels()
         with loading(self.name, self.config):
-            self._model, self._transform, tokenizer = load_open_clip(self.config, device, self.config.precision)
-            tokens = tokenizer([self.config.template.format(label) for label in self._labels])
+            name = open_clip_name(self.config)
+            self._model, self._transform = load_open_clip(name, device, self.config.precision)
+            tokens = open_clip.get_tokenizer(name)([self.config.template.format(label) for label in self._labels])
             with torch.inference_mode():
                 chunks = [self._model.encode_text(part.to(device), normalize=True) for part in tokens.split(256)]
         self._text = torch.cat(chunks).float()

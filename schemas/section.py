@@ -4,9 +4,10 @@ A field either *decides* what a shard contains, and then it is part of the finge
 how the work is done (`runtime`), and then changing it re-runs nothing.
 """
 
+import os
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -75,7 +76,15 @@ class StageSection(Section):
 
 
 class ModelRef(Section):
-    """A model by hub id and revision, or by local folder."""
+    """A model by hub id and revision, or by local folder.
+
+    `~` is the user's home. open_clip's `hf-hub:` before a hub id says nothing more and goes.
+    """
 
     model: str = located(description="hub id (org/name) or local folder")
     revision: str | None = located(None, description="hub revision; pin a commit for a reproducible run")
+
+    @field_validator("model")
+    @classmethod
+    def _plain(cls, model: str) -> str:
+        return os.path.expanduser(model.removeprefix("hf-hub:"))  # noqa: PTH111  a hub id is no Path

@@ -10,9 +10,10 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import Field, model_validator
 
+from experts.open_clip_model import is_own_name
 from schemas.errors import SetupError
 from schemas.ledger import Drop, Reason
-from schemas.section import StageSection, located, runtime
+from schemas.section import ModelRef, StageSection, located, runtime
 from schemas.tables import EMBED
 from stages.base import MapStage, ShardInput, ShardOutput
 from stages.image_tower import ImageTower, check_tower, tower_identity
@@ -23,20 +24,19 @@ _UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionB
 """What Pillow's readers raise on bytes that are not whole (a broken PNG is a SyntaxError there)."""
 
 
-class EmbedSection(StageSection):
+class EmbedSection(StageSection, ModelRef):
     """The image tower."""
 
     model: str = located(
         "EVA02-L-14",
-        description="open_clip's model name, a hub model as hf-hub:org/name, or a local folder that open_clip saved; "
-        "the paper says EVA-CLIP and not which one, so the default is a choice of ours",
+        description="hub id (org/name) or local folder of an open_clip model, or one of open_clip's own names; the "
+        "paper says EVA-CLIP and not which one, so the default is a choice of ours",
     )
     pretrained: str | None = located(
         "merged2b_s4b_b131k", description="open_clip's weights tag; only used with open_clip's own model names"
     )
-    revision: str | None = located(None, description="hub revision of an hf-hub model; pin a commit to reproduce a run")
-    precision: Literal["fp32", "bf16"] = Field(
-        "bf16", description="arithmetic of the tower; vectors are stored as fp16"
+    precision: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="arithmetic of the tower; vectors are stored as fp16"
     )
     batch_size: int = runtime(
         64, ge=1, le=4096, description="images in one forward pass; another size may change a vector's last bit"
@@ -44,9 +44,9 @@ class EmbedSection(StageSection):
     decode_threads: int = runtime(2, ge=1, le=64, description="threads that decode and resize ahead of the model")
 
     @model_validator(mode="after")
-    def _weights_named(self) -> "EmbedSection":
-        if self.revision is not None and not self.model.startswith("hf-hub:"):
-            raise ValueError("embed.revision pins a hub model; write the model as hf-hub:org/name")
+    def _revision_is_the_hubs(self) -> "EmbedSection":
+        if self.revision is not None and is_own_name(self.model):
+            raise ValueError("revision pins a hub model (org/name); of open_clip's own names `pretrained` says all")
         return self
 
 
@@ -60,17 +60,17 @@ class EmbedStage(MapStage):
     config: EmbedSection
 
     def models(self) -> dict[str, str]:
-        return {"model": tower_identity(self.config.model, self.config.pretrained, self.config.revision)}
+        return {"model": tower_identity(self.config, self.config.pretrained)}
 
     def check(self) -> None:
-        check_tower(self.config.model, self.config.pretrained)
+        check_tower(self.config, self.config.pretrained)
 
     def open(self) -> None:
         config = self.config
         device = config.resources.device
         self._pool = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
         try:
-            self._tower = ImageTower(config.model, config.pretrained, config.revision, config.precision, device)
+            self._tower = ImageTower(config, config.pretrained, config.precision, device)
         except Exception as e:
             raise SetupError(
                 f"embed: the model {config.model} cannot be loaded on {device}: {e}. Check embed.model, "

@@ -6,85 +6,65 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from experts.open_clip_model import CONFIG_FILE, is_own_name, load_open_clip, open_clip_name
 from schemas.errors import RequestError
 from schemas.identity import model_identity
 from schemas.section import ModelRef
 
-_HUB = "hf-hub:"
-_FOLDER = "local-dir:"
 
-
-def tower_identity(model: str, pretrained: str | None, revision: str | None) -> str:
-    """What decides the vectors: `folder:<sha256>`, `org/name@revision`, or open_clip's own name and weights tag.
+def tower_identity(ref: ModelRef, pretrained: str | None) -> str:
+    """What decides the vectors: `folder:<sha256>`, `org/name@revision`, or `open_clip:<name>@<weights tag>`.
 
     Raises:
         RequestError: the folder does not exist.
     """
-    if folder := _folder(model):
-        return model_identity(ModelRef(model=str(folder)))
-    if model.startswith(_HUB):
-        return model_identity(ModelRef(model=model.removeprefix(_HUB), revision=revision))
-    return f"open_clip:{model}@{pretrained}"
+    return f"open_clip:{ref.model}@{pretrained}" if is_own_name(ref.model) else model_identity(ref)
 
 
-def check_tower(model: str, pretrained: str | None) -> None:
+def check_tower(ref: ModelRef, pretrained: str | None) -> None:
     """Look, without loading weights, for a name that open_clip does not know.
 
     Raises:
         RequestError: no such folder, model or weights tag.
     """
-    if folder := _folder(model):
-        if not (folder / "open_clip_config.json").is_file():
+    if not is_own_name(ref.model):
+        model_identity(ref)
+        folder = Path(ref.model)
+        if folder.is_dir() and not (folder / CONFIG_FILE).is_file():
             raise RequestError(
-                f"embed.model: {folder} holds no open_clip_config.json. Give a folder that open_clip saved, "
-                "a hub model as hf-hub:org/name, or one of open_clip's own names."
+                f"embed.model: {folder} holds no {CONFIG_FILE}. Give a folder that open_clip saved, a hub id "
+                "(org/name), or one of open_clip's own names."
             )
-        return
-    if model.startswith(_HUB):
         return
     import open_clip
 
-    tags = open_clip.list_pretrained_tags_by_model(model)
+    tags = open_clip.list_pretrained_tags_by_model(ref.model)
     if not tags:
         raise RequestError(
-            f"embed.model: open_clip has no weights for {model}. Its models are listed by "
-            "`python -c 'import open_clip; print(open_clip.list_pretrained())'`; a hub model is hf-hub:org/name."
+            f"embed.model: open_clip has no weights for {ref.model}. Its models are listed by "
+            "`python -c 'import open_clip; print(open_clip.list_pretrained())'`; a hub model is org/name."
         )
     if pretrained not in tags:
-        raise RequestError(f"embed.pretrained: {model} has no weights {pretrained}. It has: {', '.join(tags)}.")
+        raise RequestError(f"embed.pretrained: {ref.model} has no weights {pretrained}. It has: {', '.join(tags)}.")
 
 
 class ImageTower:
-    """Loads the model once; weights are never left random.
+    """Loads the model once.
 
     Attributes:
         width: length of a vector.
     """
 
-    def __init__(self, model: str, pretrained: str | None, revision: str | None, precision: str, device: str) -> None:
-        """Load by open_clip's name and tag, hub id (`hf-hub:org/name`) or folder (a path, or `local-dir:path`).
+    def __init__(self, ref: ModelRef, pretrained: str | None, precision: str, device: str) -> None:
+        """Load the model on `cpu` or `cuda`.
 
         Raises:
             OSError, RuntimeError, ValueError: the weights cannot be had or do not fit.
         """
-        import open_clip
+        import torch
 
-        folder = _folder(model)
-        if model.startswith(_HUB) and revision:
-            # open_clip's own hub loader knows no revisions
-            from huggingface_hub import snapshot_download
-
-            folder = Path(
-                snapshot_download(model.removeprefix(_HUB), revision=revision, allow_patterns=["open_clip_*"])
-            )
-        self._model, self._preprocess = open_clip.create_model_from_pretrained(
-            f"{_FOLDER}{folder}" if folder else model,
-            pretrained=None if folder or model.startswith(_HUB) else pretrained,
-            precision=precision,
-            device=device,
-        )
-        self._model.eval()
-        self._dtype = open_clip.get_input_dtype(precision)
+        self._model, self._preprocess = load_open_clip(open_clip_name(ref), device, precision, pretrained)
+        self._dtype = getattr(torch, precision)
         self._device = device
         self.width = int(self.encode([self.prepare(Image.new("RGB", (8, 8)))]).shape[1])
 
@@ -107,18 +87,3 @@ class ImageTower:
         if not torch.isfinite(unit).all():
             raise FloatingPointError("the image tower gave vectors that are not finite")
         return unit.half().cpu().numpy()
-
-
-def _folder(model: str) -> Path | None:
-    if model.startswith(_FOLDER):
-        path = Path(model.removeprefix(_FOLDER))
-    elif model.startswith(("/", "./", "../", "~")) or Path(model).is_dir():
-        path = Path(model).expanduser()
-    else:
-        return None
-    if not path.is_dir():
-        raise RequestError(
-            f"embed.model: the model folder {path} does not exist. Give an existing folder, a hub model as "
-            "hf-hub:org/name, or one of open_clip's own names."
-        )
-    return path
