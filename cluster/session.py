@@ -34,11 +34,7 @@ _CONNECT_SECONDS = 10.0
 
 @contextmanager
 def connect(
-    address: str | None = None,
-    *,
-    num_cpus: float | None = None,
-    num_gpus: float | None = None,
-    object_store_bytes: int = OBJECT_STORE_BYTES,
+    address: str | None = None, *, num_cpus: float | None = None, num_gpus: float | None = None
 ) -> Iterator[None]:
     """Be connected to Ray inside the `with` block.
 
@@ -47,10 +43,9 @@ def connect(
     Args:
         address: None starts a local Ray and stops it afterwards; `auto`, `host:port` (the head's GCS) or
             `ray://host:port` joins an existing cluster and leaves it running.
-        num_cpus: logical CPUs of the local Ray; None takes what the machine has. Ignored with an address, as are
-            `num_gpus` and `object_store_bytes`: a cluster has what it has.
+        num_cpus: logical CPUs of the local Ray; None takes what the machine has. Ignored with an address, as is
+            `num_gpus`: a cluster has what it has.
         num_gpus: logical GPUs of the local Ray; None takes what the machine has.
-        object_store_bytes: shared memory of the local Ray.
 
     Raises:
         RequestError: no cluster answers at `address`, or it refuses us.
@@ -63,7 +58,7 @@ def connect(
         yield
         return
     if address is None:
-        with _local(num_cpus, num_gpus, object_store_bytes):
+        with _local(num_cpus, num_gpus):
             yield
         return
     _join(address)
@@ -74,7 +69,7 @@ def connect(
 
 
 @contextmanager
-def _local(num_cpus: float | None, num_gpus: float | None, object_store_bytes: int) -> Iterator[None]:
+def _local(num_cpus: float | None, num_gpus: float | None) -> Iterator[None]:
     import ray
 
     base = tempfile.gettempdir()
@@ -85,7 +80,7 @@ def _local(num_cpus: float | None, num_gpus: float | None, object_store_bytes: i
                 address="local",
                 num_cpus=num_cpus,
                 num_gpus=num_gpus,
-                object_store_memory=object_store_bytes,
+                object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",

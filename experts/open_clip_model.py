@@ -11,7 +11,7 @@ _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def is_own_name(model: str) -> bool:
-    """Whether a model is called by a name of open_clip's (`ViT-B-32`): no folder, and unlike hub ids without a slash."""
+    """Whether a model goes by a name of open_clip's (`ViT-B-32`): no folder, and unlike a hub id without a slash."""
     return "/" not in model and not Path(model).is_dir()
 
 

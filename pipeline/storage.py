@@ -5,7 +5,6 @@ Keys are relative to the run directory, with forward slashes. What is written is
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import uuid
@@ -14,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.errors import RequestError
-
-CHUNK = 1 << 20
+from schemas.identity import file_sha256
 
 
 class Storage(ABC):
@@ -137,8 +135,7 @@ class LocalStorage(Storage):
         return self.path(key).stat().st_size
 
     def sha256(self, key: str) -> str:
-        with self.path(key).open("rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
+        return file_sha256(self.path(key))
 
     def uri(self, key: str) -> str:
         return str(self.path(key))

@@ -149,15 +149,14 @@ class Store:
 class CommittedImages:
     """ImageSource over what `download` committed; remembers where each shard's images object lies."""
 
-    def __init__(self, store: Store, stage: str = "download") -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self.stage = stage
         self._keys: dict[str, str] = {}
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
         key = self._keys.get(shard)
         if key is None:
-            key = self._keys[shard] = self.store.record_of(self.stage, shard).object("images", shard).key
+            key = self._keys[shard] = self.store.record_of("download", shard).object("images", shard).key
         return self.store.storage.read(key, offset, size)
 
 

@@ -52,9 +52,6 @@ class GatherReader:
     def table(self, stage: str, shard: str, columns: list[str] | None = None) -> pa.Table:
         return self.store.table(stage, shard, columns)
 
-    def file(self, stage: str, shard: str, kind: str) -> bytes:
-        return self.store.storage.read(self.store.record_of(stage, shard).object(kind, shard).key)
-
 
 class Work:
     """Does shards of one stage in this process.

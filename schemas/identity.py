@@ -1,4 +1,4 @@
-"""Identity of a model for the fingerprint: a hub id with its revision, or a hash over a local folder's files."""
+"""Identity of what lies in files: a model's hub id and revision, or hashes over local content."""
 
 import hashlib
 from pathlib import Path
@@ -30,7 +30,11 @@ def folder_hash(folder: Path) -> str:
     """sha256 over the sorted relative names and contents of a folder's files."""
     total = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as f:
-            content = hashlib.file_digest(f, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+        total.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\n".encode())
     return total.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's content, read in blocks."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -131,9 +131,6 @@ class GatherInput(Protocol):
     def table(self, stage: str, shard: str, columns: list[str] | None = None) -> pa.Table:
         """Committed rows of one shard."""
 
-    def file(self, stage: str, shard: str, kind: str) -> bytes:
-        """A further data object of one shard."""
-
 
 class GatherStage(Stage):
     """Sees all shards; its output is shards again.

@@ -22,7 +22,7 @@ from stages.fetch.resolver import Resolver, parse_endpoint
 from stages.fetch.shard import download_rows, img2dataset_downloader
 from stages.fetch.spool import Spool
 from stages.fetch.transport import Transport, has_root_certificates
-from stages.package import DeterministicTar
+from stages.tar import DeterministicTar
 
 # Above Pillow's own limit it would refuse, or warn, before ours is asked.
 _PILLOW_MAX_PIXELS = 178_956_970

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from schemas.errors import IncompleteRunError, RequestError
+from schemas.identity import file_sha256
 from schemas.section import Section, runtime
 from stages.card import CardSection
 from stages.dataset import (
@@ -20,7 +21,6 @@ from stages.dataset import (
     DatasetFolder,
     Manifest,
     check_dataset,
-    file_sha256,
     has_content,
     read_manifest,
 )

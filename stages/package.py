@@ -7,20 +7,18 @@ format, because all decoders go by content and the true format is in the JSON; a
 """
 
 import hashlib
-import io
 import json
 import math
-import tarfile
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.errors import ContractError
 from schemas.section import StageSection
 from schemas.tables import PACKAGE
 from stages.base import ImageSource, MapStage, ShardInput, ShardOutput, align
+from stages.tar import DeterministicTar
 
 IMAGE_EXTENSION = "jpg"
 DECIMALS = 6  # float32 carries seven significant digits; scores and fractions are below 1
@@ -85,7 +83,7 @@ class PackageStage(MapStage):
 
     def _write_sample(
         self,
-        tar: "DeterministicTar",
+        tar: DeterministicTar,
         images: ImageSource,
         caption: dict[str, Any],
         image: dict[str, Any],
@@ -143,31 +141,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(v) for v in value]
     return value
-
-
-class DeterministicTar:
-    """A USTAR archive whose bytes depend on names and contents alone: no times, owners or other modes than 0644."""
-
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw = raw
-        self._tar = tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  closed in __exit__
-
-    def __enter__(self) -> "DeterministicTar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._tar.close()
-
-    def add(self, name: str, data: bytes) -> int:
-        """Append one member; returns the offset of its first content byte in the archive.
-
-        Raises:
-            ContractError: a name that readers would not group by uid, or that leads out of the folder.
-        """
-        if not (name.isascii() and name.split(".")[0].isalnum()):
-            raise ContractError(f"{name!r} is no member name: a uid is letters and digits")
-        info = tarfile.TarInfo(name)
-        info.size, info.mode = len(data), 0o644
-        offset = self._raw.tell() + tarfile.BLOCKSIZE
-        self._tar.addfile(info, io.BytesIO(data))
-        return offset

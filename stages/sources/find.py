@@ -1,11 +1,11 @@
 """From what a user names as sources to the metadata files behind it."""
 
 import glob
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import RequestError
+from schemas.identity import file_sha256
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz")
 
@@ -31,8 +31,7 @@ class SourceFile:
         stat = self.path.stat()
         if stat.st_size >= HASHED_BELOW:
             return f"stat:{stat.st_size}:{stat.st_mtime_ns}"
-        with self.path.open("rb") as f:
-            return f"sha256:{hashlib.file_digest(f, 'sha256').hexdigest()}"
+        return f"sha256:{file_sha256(self.path)}"
 
 
 def find_sources(sources: list[str]) -> list[SourceFile]:

@@ -12,8 +12,9 @@ from PIL import Image
 from skimage import data as photographs
 
 from schemas import tables
+from schemas.identity import file_sha256
 from stages.base import ShardInput
-from stages.dataset import PackagedShard, file_sha256
+from stages.dataset import PackagedShard
 from stages.package import PackageSection, PackageStage
 
 EXPERTS = ("tags", "boxes_closed", "ocr", "depth", "florence")

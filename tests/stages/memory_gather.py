@@ -22,9 +22,6 @@ class MemoryGather:
         table = self._stages[stage][shard]
         return table.select(columns) if columns else table
 
-    def file(self, stage: str, shard: str, kind: str) -> bytes:
-        raise KeyError(kind)
-
 
 def run_gather(stage: GatherStage, inputs: MemoryGather) -> dict[str, ShardOutput]:
     """All outputs by shard; their tables keep the contract, their names are in order, no uid ends twice."""

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from schemas import tables
 from schemas.errors import ContractError
-from stages.package import DeterministicTar, canonical_json
+from stages.package import canonical_json
+from stages.tar import DeterministicTar
 from tests.fakes.packaged import PROVENANCE, MemoryImages, package_stage, photograph, shard_input, uid_of
 
 
