@@ -13,7 +13,7 @@ import re
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,19 +64,15 @@ class JobState:
         return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
 
 
-def entrypoint(run_dir: str, overrides: Sequence[str] = (), python: str = "python", config: str = CONFIG_FILE) -> str:
+def entrypoint(run_dir: str, python: str = "python", config: str = CONFIG_FILE) -> str:
     """The shell command of the job: the same `run` that a user types, on the cluster it finds itself in.
 
     Args:
         run_dir: run directory as the cluster sees it: shared storage or `s3://…`.
-        overrides: `stage.key=value`, as after `--set`.
         python: interpreter of the cluster's image.
         config: a preset's name, or a YAML file as the job sees it.
     """
-    words = [python, "-m", "pipeline.cli", "run", config, "--run-dir", run_dir, "--address", "auto"]
-    for override in overrides:
-        words += ["--set", override]
-    return shlex.join(words)
+    return shlex.join([python, "-m", "pipeline.cli", "run", config, "--run-dir", run_dir, "--address", "auto"])
 
 
 def submit(
@@ -85,7 +81,6 @@ def submit(
     run_id: str,
     address: str,
     *,
-    overrides: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     python: str = "python",
 ) -> str:
@@ -96,7 +91,6 @@ def submit(
         run_dir: run directory as the cluster sees it.
         run_id: name of the run on this cluster.
         address: the head's dashboard, `http://host:8265`, or `auto` on a machine of the cluster.
-        overrides: `stage.key=value`, as after `--set`.
         env: environment variables of the job and its workers.
         python: interpreter of the cluster's image.
 
@@ -108,9 +102,7 @@ def submit(
     """
     with tempfile.TemporaryDirectory(prefix="submit-") as folder:
         (Path(folder) / CONFIG_FILE).write_text(config)
-        return submit_run(
-            address, run_id, entrypoint(run_dir, overrides, python), env, {"run_dir": run_dir}, Path(folder)
-        )
+        return submit_run(address, run_id, entrypoint(run_dir, python), env, {"run_dir": run_dir}, Path(folder))
 
 
 def submit_run(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from schemas.errors import (
     EXIT_BAD_REQUEST,
@@ -76,12 +77,14 @@ def retry(run_dir: RunDir, set_: Overrides = None) -> None:
 @app.command()
 def status(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Show where a run is: shards, rows, and what was dropped, stage by stage."""
+    from pipeline.config import load_run
+    from pipeline.finish import View
     from pipeline.lease import holder_of
     from pipeline.storage import open_storage
     from pipeline.summary import status_json
 
-    summary, plans = _summary(run_dir)
-    answer = status_json(run_dir, summary, plans)
+    view = View(load_run(run_dir), run_dir)
+    answer = status_json(run_dir, view.summary, view.plans)
     if as_json:
         _print_json(answer)
         return
@@ -247,13 +250,19 @@ def submit(
     run_dir: Annotated[str, typer.Option("--run-dir", metavar="DIR", help="on storage that the cluster shares")],
     address: Address,
     set_: Overrides = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="environment variable of the job, such as HF_HOME")
+    ] = None,
     python: Annotated[str, typer.Option(help="interpreter on the cluster that has densefusion")] = "python",
     as_json: AsJson = False,
 ) -> None:
     """Submit the run as a Ray job. One run is not submitted twice at a time; one that has ended is resumed."""
     from pipeline.submission import submit_run_directory
 
-    run_id = submit_run_directory(config, set_ or [], run_dir, address, python)
+    if unset := [item for item in env or [] if "=" not in item]:
+        raise RequestError(f"--env takes NAME=VALUE, got `{unset[0]}`.")
+    variables = dict(item.split("=", 1) for item in env or [])
+    run_id = submit_run_directory(config, set_ or [], run_dir, address, variables, python)
     if as_json:
         _print_json({"id": run_id, "address": address})
     else:
@@ -350,29 +359,12 @@ def _close(result: "Result", run_dir: str, places: dict[str, str]) -> None:
     out.print(f"  densefusion export {run_dir} --hub ORG/NAME", soft_wrap=True, highlight=False)
 
 
-def _summary(run_dir: str) -> tuple[Any, Any]:
-    from pipeline.config import load_run
-    from pipeline.identities import recorded_stages
-    from pipeline.plan import plan
-    from pipeline.storage import open_storage
-    from pipeline.summary import summarise
-
-    config, storage = load_run(run_dir), open_storage(run_dir)
-    stages = recorded_stages(config, storage)
-    plans = plan(storage, stages)
-    return summarise(config, storage, stages, plans), plans
-
-
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    err.print(
-        f"[bold red]error:[/] {message}" if "[" not in message else f"error: {message}",
-        markup="[" not in message,
-        highlight=False,
-    )
+    err.print(Text.assemble(("error:", "bold red"), " ", message))
     raise SystemExit(code)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.identities import recorded_stages
 from pipeline.plan import StagePlan, plan
-from pipeline.report.build import build_report
+from pipeline.report.build import render_report
 from pipeline.report.samples import pick_samples
 from pipeline.storage import LocalStorage, open_storage
 from pipeline.store import CommittedImages, Store
@@ -77,10 +77,9 @@ def assemble(view: View) -> None:
 
 
 def make_report(view: View) -> Path:
-    path = view.root / REPORT
     samples = pick_samples(view.store, CommittedImages(view.store), view.stages, view.config.run.gallery)
-    build_report(view.summary, samples, path)
-    return path
+    view.store.storage.write(REPORT, render_report(view.summary, samples).encode())
+    return view.root / REPORT
 
 
 def write_report(config: Config, location: str) -> Path:

@@ -14,10 +14,13 @@ def run_id(name: str, run_dir: str) -> str:
     return f"{name}-{hashlib.sha256(run_dir.encode()).hexdigest()[:8]}"
 
 
-def submit_run_directory(config: str, overrides: list[str], run_dir: str, address: str, python: str) -> str:
+def submit_run_directory(
+    config: str, overrides: list[str], run_dir: str, address: str, env: dict[str, str], python: str
+) -> str:
     """Submit a run, or resume it where its last job has ended; returns the run id that `job` commands take.
 
-    The configuration is checked here and travels resolved, as text: the cluster need not have the file.
+    The configuration is checked here and travels resolved, as text: the cluster need not have the file. `env` are the
+    environment variables of the job and its workers.
 
     Raises:
         RequestError: the configuration is wrong, the cluster does not answer, or the run is under way there.
@@ -26,5 +29,5 @@ def submit_run_directory(config: str, overrides: list[str], run_dir: str, addres
     resolved = load_config(config, overrides, location)
     text = yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     name = run_id(resolved.name, location)
-    submit(text, location, name, address, python=python)
+    submit(text, location, name, address, env=env, python=python)
     return name

@@ -27,6 +27,11 @@ class StageWorker:
         ]
         return {"shard": batch["shard"], "state": states}
 
+    def __del__(self) -> None:
+        """Ray Data drops its workers when their stage is done; engines and temporary files go with them."""
+        if hasattr(self, "work"):
+            self.work.close()
+
 
 def worker_class(stage: str) -> type[StageWorker]:
     """A class of the stage's own name: Ray Data keys its statistics by class name, so names must differ."""

@@ -4,13 +4,12 @@ import base64
 import io
 import warnings
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from stages.images import decode_rgb
 
 MAX_ORIGINAL_BYTES = 4 << 20
 _SENT_AS_THEY_ARE = {"JPEG", "PNG", "WEBP"}
-_ORIENTATION = 0x0112
 
 
 def image_url(data: bytes, max_side: int) -> str:
@@ -32,7 +31,7 @@ def image_url(data: bytes, max_side: int) -> str:
                     and image.mode in ("RGB", "L")
                     and "transparency" not in image.info
                     and getattr(image, "n_frames", 1) == 1
-                    and image.getexif().get(_ORIENTATION, 1) == 1
+                    and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
                     and max(image.size) <= max_side
                     and len(data) <= MAX_ORIGINAL_BYTES
                 )

@@ -4,7 +4,6 @@ The page loads nothing and runs no script; a content security policy says so to 
 the web (texts, labels, URLs) is escaped by the template engine and shown as text.
 """
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +60,8 @@ class _Layer:
         return self.shapes[:_DRAWN]
 
 
-def build_report(summary: RunSummary, samples: Sequence[ReportSample], out: Path) -> None:
-    """Write the report to `out`, whole or not at all; folders are made."""
+def render_report(summary: RunSummary, samples: Sequence[ReportSample]) -> str:
+    """The page as HTML; the same run gives the same text."""
     locating = sorted(
         {e for s in samples for e, prior in s.priors.items() if {"boxes", "regions", "lines"} & set(prior)}
     )
@@ -74,15 +73,11 @@ def build_report(summary: RunSummary, samples: Sequence[ReportSample], out: Path
         lstrip_blocks=True,
     )
     environment.filters.update(numbers.FILTERS)
-    html = environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         run=summary,
         experts=locating,
         samples=[_view(sample, locating) for sample in samples],
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(out)
 
 
 def _view(sample: ReportSample, locating: list[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from schemas.ledger import Reason
 from stages.fetch.errors import FetchRefused
@@ -25,7 +25,6 @@ EXTENSIONS = {
     "avif": "avif",
     "jpeg2000": "jp2",
 }
-_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class Inspector:
                     Reason.TOO_SMALL, f"{width} x {height}: the short edge is below {self._min_short_edge}"
                 )
             try:
-                orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             except Exception as error:
                 raise FetchRefused(Reason.DECODE, f"EXIF: {error}") from error
         return name, orientation if orientation in range(1, 9) else 1

@@ -144,18 +144,12 @@ def test_config_overrides_and_environment_arrive(head: str, tmp_path: Path) -> N
     )
     reporter.chmod(0o755)
     config = "ingest:\n  sources: ['it''s.parquet']\n"
-    overrides = ["caption.prompt=a 'quoted' \"$HOME\" prompt", "embed.resources.gpus=0"]
-    submit(
-        config, "s3://bucket/run one", "argv", head, overrides=overrides, env={"HF_HOME": "/m"}, python=str(reporter)
-    )
+    submit(config, 's3://bucket/it\'s "$HOME"', "argv", head, env={"HF_HOME": "/m"}, python=str(reporter))
     assert _ended(head, "argv").status == "SUCCEEDED"
     (line,) = [line for line in job_logs(head, "argv").splitlines() if line.startswith("REPORT")]
     arguments, text, home = json.loads(line.removeprefix("REPORT"))
     assert arguments[:2] == ["-m", "pipeline.cli"]
-    assert arguments[2:] == [
-        "run", "run.yaml", "--run-dir", "s3://bucket/run one", "--address", "auto",
-        "--set", overrides[0], "--set", overrides[1],
-    ]  # fmt: skip
+    assert arguments[2:] == ["run", "run.yaml", "--run-dir", 's3://bucket/it\'s "$HOME"', "--address", "auto"]
     assert (text, home) == (config, "/m")
 
 
@@ -203,16 +197,14 @@ def test_a_run_id_that_cannot_name_a_job(run_id: str) -> None:
 
 
 def test_entrypoint_is_the_command_that_a_user_types() -> None:
-    assert entrypoint("/runs/a b", ["x.y=1"]) == (
-        "python -m pipeline.cli run run.yaml --run-dir '/runs/a b' --address auto --set x.y=1"
-    )
+    assert entrypoint("/runs/a b") == "python -m pipeline.cli run run.yaml --run-dir '/runs/a b' --address auto"
 
 
 def test_the_pipeline_runs_as_a_job(head: str, tmp_path: Path) -> None:
     """The real command, with a request that it refuses: the config arrived, and so does the answer."""
     missing = tmp_path / "missing.parquet"
     overrides = [f"ingest.sources=[{missing}]"]
-    run_id = submit_run_directory("single-node", overrides, str(tmp_path / "run"), head, sys.executable)
+    run_id = submit_run_directory("single-node", overrides, str(tmp_path / "run"), head, {}, sys.executable)
     state = _ended(head, run_id)
     assert (state.status, state.exit_code) == ("FAILED", 2), job_logs(head, run_id)
     assert str(missing) in job_logs(head, run_id).replace("\n", "")

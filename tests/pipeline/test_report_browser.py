@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from skimage import data as photographs
 
-from pipeline.report.build import ReportSample, build_report
+from pipeline.report.build import ReportSample, render_report
 from schemas.summary import RunSummary, StageSummary
 
 pytestmark = pytest.mark.browser
@@ -113,8 +113,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     )
     broken = sample("rocket", image=b"not an image", alt_text=None, findings=[], priors={})
-    out = tmp_path_factory.mktemp("report") / "report" / "index.html"
-    build_report(SUMMARY, [sample("astronaut"), sample("chelsea", repaired=True), hostile, broken], out)
+    out = tmp_path_factory.mktemp("report") / "index.html"
+    out.write_text(render_report(SUMMARY, [sample("astronaut"), sample("chelsea", repaired=True), hostile, broken]))
     return out
 
 
