@@ -128,20 +128,27 @@ class VLLMServer:
         return f"http://{HOST}:{self._port}/v1"
 
     def start(self) -> None:
-        """Start the server and wait until it is healthy.
+        """Start the server and wait until it is healthy; one that a signal ends on the way is started again.
 
         Raises:
-            SetupError: it ended, or was not healthy in time; the paragraph holds the words of its log that matter.
+            SetupError: it ended by itself, was not healthy in time, or was killed more than `max_restarts` times; the
+                paragraph holds the words of its log that matter.
         """
-        for attempt in range(_PORT_ATTEMPTS):
+        ports = _PORT_ATTEMPTS
+        while True:
             self._launch()
             try:
                 self._wait_until_healthy()
+                self._failed = False
                 return
             except SetupError as error:
+                ports -= 1
                 # The port was free when we looked; somebody may have taken it before the server did.
-                if "address already in use" not in str(error).lower() or attempt == _PORT_ATTEMPTS - 1:
+                if "address already in use" in str(error).lower() and ports:
+                    continue
+                if not self._felled() or self._restarts_left == 0:
                     raise
+                self._restarts_left -= 1
 
     def running(self) -> bool:
         """Whether the server's process lives. Cheap: asked between the attempts of a request."""
@@ -258,6 +265,11 @@ class VLLMServer:
             time.sleep(0.2)
         self._end()
         raise SetupError(self._obituary("did not become healthy", started))
+
+    def _felled(self) -> bool:
+        """Whether a signal ended the server: a person, the kernel or a scheduler killed it; its settings did not."""
+        code = self._process.poll() if self._process is not None else None
+        return code is not None and (code < 0 or code > 128)  # as a shell tells it
 
     def _healthy(self) -> bool:
         try:

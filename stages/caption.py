@@ -182,9 +182,10 @@ class CaptionStage(MapStage):
                     f"caption.engine.api_key_env names {engine.api_key_env}, which is not set where the caption worker "
                     "runs. Set it there (for a Ray job in its runtime environment)."
                 )
-        failure = self._probe(self.config.request_timeout_s, self.config.retries)
-        if failure is not None:
-            raise SetupError(self._no_answer(failure))
+        while failure := self._probe(self.config.request_timeout_s, self.config.retries):
+            if self._server is None or self._server.running():
+                raise SetupError(self._no_answer(failure))
+            self._server.ensure_alive(lambda: False)
 
     def _no_answer(self, failure: Failure) -> str:
         where = self.config.engine.base_url or "vLLM started by the caption worker"

@@ -98,3 +98,47 @@ def test_a_server_that_does_not_become_healthy_in_time_is_ended(
     assert not server.running()
     server.stop()
     assert len(list(tmp_path.rglob("vllm.log"))) == 1
+
+
+HEALTHY_THE_THIRD_TIME = """
+import os, signal, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+starts = Path(sys.argv[1])
+starts.write_text(starts.read_text() + "x" if starts.exists() else "x")
+if len(starts.read_text()) < 3:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+
+HTTPServer(("127.0.0.1", int(sys.argv[2])), Health).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_server_killed_while_it_starts_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int
+) -> None:
+    starts = tmp_path / "starts"
+    monkeypatch.setattr(
+        VLLMServer,
+        "command",
+        lambda self: [sys.executable, "-c", HEALTHY_THE_THIRD_TIME, str(starts), str(self._port)],
+    )
+    server = VLLMServer(EngineSection(model="m", max_restarts=restarts, log_dir=str(tmp_path)), "cpu")
+    try:
+        if restarts == 2:
+            server.start()
+            assert server.running()
+        else:
+            with pytest.raises(SetupError, match="ended with code 137"):
+                server.start()
+        assert len(starts.read_text()) == restarts + 1
+    finally:
+        server.stop()
