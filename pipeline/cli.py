@@ -237,7 +237,11 @@ def export(
 
     if (hub is None) == (to is None):
         raise RequestError("Say where to: `--hub ORG/NAME` or `--to FOLDER`, one of them.")
-    answer = publish(load_run(run_dir), run_dir, hub=hub, folder=to, public=public)
+
+    def show(done: int, total: int) -> None:
+        err.print(f"{done} of {total} files are there", highlight=False)
+
+    answer = publish(load_run(run_dir), run_dir, hub=hub, folder=to, public=public, progress=show)
     if as_json:
         _print_json(answer)
     else:

@@ -1,5 +1,6 @@
 """What comes after the last stage: the dataset folder, the card, the report; and looking at them again later."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from schemas.errors import IncompleteRunError, RequestError
 from schemas.summary import RunSummary
 from stages.base import Stage
 from stages.card import render_card
-from stages.dataset import PackagedShard, assemble_dataset, check_dataset
+from stages.dataset import CARD, PackagedShard, assemble_dataset, check_dataset
 from stages.export import export_folder, export_hub
 
 DATASET = "dataset"
@@ -56,7 +57,7 @@ def finish(config: Config, location: str, *, changed: bool) -> dict[str, str]:
     dataset, report = view.root / DATASET, view.root / REPORT
     places: dict[str, str] = {}
     if view.complete:
-        if changed or check_dataset(dataset, deep=False):
+        if changed or check_dataset(dataset, deep=False) or (dataset / CARD).read_text() != card(view):
             assemble(view)
         places["dataset"] = str(dataset)
     if changed or not report.exists():
@@ -73,7 +74,12 @@ def assemble(view: View) -> None:
         item = record.object("dataset", name)
         tar = Path(view.store.storage.uri(item.key))
         shards.append(PackagedShard(name, tar, item.sha256, item.bytes, view.store.table(last, name)))
-    assemble_dataset(view.root / DATASET, shards, render_card(view.summary, view.config.export.card))
+    assemble_dataset(view.root / DATASET, shards, card(view))
+
+
+def card(view: View) -> str:
+    """The dataset card as the run and its configuration are now."""
+    return render_card(view.summary, view.config.export.card)
 
 
 def make_report(view: View) -> Path:
@@ -95,8 +101,21 @@ def verify_run(config: Config, location: str) -> list[Problem]:
     return problems
 
 
-def publish(config: Config, location: str, *, hub: str | None, folder: Path | None, public: bool) -> dict[str, Any]:
+def publish(
+    config: Config,
+    location: str,
+    *,
+    hub: str | None,
+    folder: Path | None,
+    public: bool,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
     """Send the dataset folder of a complete run to the Hub or to a folder.
+
+    Args:
+        hub, folder: where to; one of them.
+        public: make a Hub dataset that is created now public, whatever the configuration says.
+        progress: called with (files there, files in all) as the Hub takes them.
 
     Raises:
         IncompleteRunError: there is work left.
@@ -114,6 +133,6 @@ def publish(config: Config, location: str, *, hub: str | None, folder: Path | No
         manifest = export_folder(dataset, folder)
         return {"where": str(folder), "uploaded": len(manifest.files), "skipped": 0}
     assert hub is not None
-    settings = view.config.export.model_copy(update={"private": not public}) if public else view.config.export
-    sent = export_hub(dataset, hub, settings)
+    settings = view.config.export.model_copy(update={"private": False}) if public else view.config.export
+    sent = export_hub(dataset, hub, settings, progress=progress)
     return {"where": sent.url, "uploaded": sent.uploaded, "skipped": sent.skipped, "revision": sent.revision}
