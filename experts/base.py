@@ -86,6 +86,19 @@ def loading(expert: str, ref: ModelRef) -> Iterator[None]:
         ) from error
 
 
+def load_pretrained(
+    expert: str, config: ModelExpertSection, processor: Any, model: Any, device: str
+) -> tuple[Any, Any]:
+    """(processor, model in eval mode on `device`) by the `from_pretrained` of two transformers classes.
+
+    Raises:
+        SetupError: either cannot be had or does not fit.
+    """
+    with loading(expert, config):
+        loaded = model.from_pretrained(config.model, revision=config.revision, dtype=torch_dtype(config))
+        return processor.from_pretrained(config.model, revision=config.revision), loaded.to(device).eval()
+
+
 def torch_dtype(config: ModelExpertSection) -> Any:
     """The torch dtype that `precision` names."""
     import torch

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, loading, torch_dtype
+from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, load_pretrained, torch_dtype
 from experts.boxes import box_rows, clipped
 from schemas.section import located
 from schemas.tables import BOXES_PRIOR
@@ -42,12 +42,9 @@ class ClosedSet(Expert):
     def open(self, device: str) -> None:
         from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
-        with loading(self.name, self.config):
-            self._processor = AutoImageProcessor.from_pretrained(self.config.model, revision=self.config.revision)
-            model = AutoModelForObjectDetection.from_pretrained(
-                self.config.model, revision=self.config.revision, dtype=torch_dtype(self.config)
-            )
-            self._model = model.to(device).eval()
+        self._processor, self._model = load_pretrained(
+            self.name, self.config, AutoImageProcessor, AutoModelForObjectDetection, device
+        )
         self._device = device
 
     def look(self, images: list[Image.Image], context: list[dict[str, Prior]]) -> list[Prior]:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from experts.base import Expert, ModelExpertSection, Prior, bounded, loading, torch_dtype
+from experts.base import Expert, ModelExpertSection, Prior, bounded, load_pretrained, torch_dtype
 from schemas.section import located
 from schemas.tables import DEPTH_PRIOR
 
@@ -38,13 +38,10 @@ class Depth(Expert):
     def open(self, device: str) -> None:
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-        with loading(self.name, self.config):
-            self._processor = AutoImageProcessor.from_pretrained(self.config.model, revision=self.config.revision)
-            model = AutoModelForDepthEstimation.from_pretrained(
-                self.config.model, revision=self.config.revision, dtype=torch_dtype(self.config)
-            )
-            self._model = model.to(device).eval()
-        self._metric = getattr(model.config, "depth_estimation_type", "relative") == "metric"
+        self._processor, self._model = load_pretrained(
+            self.name, self.config, AutoImageProcessor, AutoModelForDepthEstimation, device
+        )
+        self._metric = getattr(self._model.config, "depth_estimation_type", "relative") == "metric"
         self._device = device
 
     def look(self, images: list[Image.Image], context: list[dict[str, Prior]]) -> list[Prior]:

@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 from pydantic import Field
 
-from experts.base import Expert, ModelExpertSection, Prior, bounded, loading, torch_dtype
+from experts.base import Expert, ModelExpertSection, Prior, bounded, load_pretrained, torch_dtype
 from schemas.section import located
 from schemas.tables import FLORENCE_PRIOR
 
@@ -45,12 +45,9 @@ class Florence(Expert):
     def open(self, device: str) -> None:
         from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
-        with loading(self.name, self.config):
-            self._processor = AutoProcessor.from_pretrained(self.config.model, revision=self.config.revision)
-            model = Florence2ForConditionalGeneration.from_pretrained(
-                self.config.model, revision=self.config.revision, dtype=torch_dtype(self.config)
-            )
-            self._model = model.to(device).eval()
+        self._processor, self._model = load_pretrained(
+            self.name, self.config, AutoProcessor, Florence2ForConditionalGeneration, device
+        )
         self._device = device
 
     def look(self, images: list[Image.Image], context: list[dict[str, Prior]]) -> list[Prior]:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, loading, torch_dtype
+from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, load_pretrained, torch_dtype
 from experts.boxes import best_per_label, box_rows, clipped, suppress
 from schemas.section import located
 from schemas.tables import BOXES_PRIOR
@@ -45,12 +45,9 @@ class OpenSet(Expert):
     def open(self, device: str) -> None:
         from transformers import Owlv2ForObjectDetection, Owlv2Processor
 
-        with loading(self.name, self.config):
-            self._processor = Owlv2Processor.from_pretrained(self.config.model, revision=self.config.revision)
-            model = Owlv2ForObjectDetection.from_pretrained(
-                self.config.model, revision=self.config.revision, dtype=torch_dtype(self.config)
-            )
-            self._model = model.to(device).eval()
+        self._processor, self._model = load_pretrained(
+            self.name, self.config, Owlv2Processor, Owlv2ForObjectDetection, device
+        )
         self._device = device
         self._queries: dict[str, object] = {}
 
