@@ -6,11 +6,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from photographs import encoded, photograph
 from PIL import Image
 
 from demo.weights import FAMILIES, make_weights
 from schemas.identity import folder_hash
+from tests.photographs import encoded, photograph
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "page", "camera", "brick", "grass", "moon", "coins", "text")
 

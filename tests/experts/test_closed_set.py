@@ -1,7 +1,8 @@
 import numpy as np
 import torch
-from photographs import photograph
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+from tests.photographs import photograph
 
 
 def test_boxes_are_the_librarys_own_normalised(opened, small_weights):

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from photographs import photograph
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
 from experts.depth import packed, unpacked
+from tests.photographs import photograph
 
 FINITE = st.floats(-1e4, 1e4, width=32)
 

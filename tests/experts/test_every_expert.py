@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from photographs import awkward_files, photograph
 
 from experts.depth import unpacked
 from experts.registry import EXPERTS
@@ -11,6 +10,7 @@ from schemas.errors import RequestError, SetupError
 from schemas.section import ModelRef
 from schemas.tables import check_table
 from stages.images import decode_rgb
+from tests.photographs import awkward_files, photograph
 
 TAGS = {"tags": {"tags": [{"tag": tag, "score": 0.5} for tag in ("cup", "cat", "table", "face", "rocket")]}}
 

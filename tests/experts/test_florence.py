@@ -1,8 +1,8 @@
 import pytest
-from photographs import photograph
 from transformers import AutoProcessor
 
 from experts.florence import CAPTION, REGIONS, TEXT, plain, region_boxes, text_lines
+from tests.photographs import photograph
 
 
 @pytest.fixture(scope="module")

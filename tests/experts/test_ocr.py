@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photographs import photograph, turned
 from PIL import Image, ImageDraw, ImageFont
 
 from experts.ocr import Ocr, OcrSection, on_canvas, reading_order
 from stages.images import decode_rgb
+from tests.photographs import photograph, turned
 
 
 @pytest.fixture(scope="module")

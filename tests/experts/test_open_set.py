@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from photographs import photograph
 from transformers import Owlv2ForObjectDetection, Owlv2Processor
+
+from tests.photographs import photograph
 
 LABELS = ["cup", "cat", "table", "face", "rocket", "wood"]
 EVERYTHING = {"threshold": 0.1, "nms_iou": 1.0, "cap_above": 10_000}

@@ -2,10 +2,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from photographs import photograph
 
 from experts.tags import DEFAULT_LABELS, Tags, TagsSection
 from schemas.errors import RequestError
+from tests.photographs import photograph
 
 
 def library_scores(folder, image, labels, template):

@@ -16,6 +16,7 @@ from schemas.identity import file_sha256
 from stages.base import ShardInput
 from stages.dataset import PackagedShard
 from stages.package import PackageSection, PackageStage
+from tests.photographs import encoded
 
 EXPERTS = ("tags", "boxes_closed", "ocr", "depth", "florence")
 PROVENANCE = {"embed": "folder:abc", "caption": "org/llava@1", "prompt": "densefusion-1", "engine": "vllm 0.32"}
@@ -39,9 +40,7 @@ def photograph(index: int) -> tuple[str, bytes, int, int]:
     image = Image.fromarray(getattr(photographs, _PHOTOGRAPHS[index % len(_PHOTOGRAPHS)])())
     image.thumbnail((160 + index, 160 + index))
     form = _FORMATS[index % len(_FORMATS)]
-    raw = io.BytesIO()
-    image.save(raw, form)
-    return form, raw.getvalue(), image.width, image.height
+    return form, encoded(image, form), image.width, image.height
 
 
 def uid_of(index: int) -> str:

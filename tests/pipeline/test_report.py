@@ -14,6 +14,7 @@ from pipeline.report.numbers import count, duration, percent, rate, size
 from pipeline.report.overlays import shapes
 from pipeline.report.pictures import disparity_uri, thumbnail_uri
 from schemas.summary import RunSummary, StageSummary
+from tests.photographs import encoded
 
 SUMMARY = RunSummary("tiny", (StageSummary("ingest", 10, 8, {"no_url": 2}), StageSummary("package", 8, 8)))
 
@@ -22,12 +23,6 @@ def decoded(uri: str) -> Image.Image:
     kind, data = uri.split(",", 1)
     assert kind == "data:image/webp;base64"
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-
-
-def encoded(image: Image.Image, form: str = "png") -> bytes:
-    raw = io.BytesIO()
-    image.save(raw, form)
-    return raw.getvalue()
 
 
 def sample(priors: dict[str, dict[str, object]] | None = None, caption: str = "A rocket.") -> ReportSample:

@@ -4,10 +4,10 @@ import io
 import numpy as np
 import pyarrow as pa
 import pytest
-from memory_gather import MemoryGather, run_gather
 
 from stages.cluster import ClusterSection, ClusterStage
 from stages.curate.vectors import normalised
+from tests.fakes.memory_gather import MemoryGather, run_gather
 
 
 def embedded(n, width=8, seed=0):

@@ -6,18 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_gather import MemoryGather, run_gather
 
 from schemas.ledger import Reason
 from schemas.tables import CLUSTER, DOWNLOAD, DUPLICATES, check_table
 from stages.curate.vectors import normalised
 from stages.dedup import DedupSection, DedupStage
+from tests.fakes.memory_gather import MemoryGather, run_gather
+from tests.fakes.packaged import uid_of
 
 FAR = 0x5555_5555_5555_5555
-
-
-def uid_of(i):
-    return hashlib.md5(str(i).encode()).hexdigest()
 
 
 def row(i, angle=0.0, cluster=0, cosine=0.5, sha=None, phash=None, side=500):

@@ -5,11 +5,11 @@ import io
 import imagehash
 import numpy as np
 import pytest
-from photographs import encoded, photograph
 from PIL import Image
 
 from stages.curate.perceptual import perceptual_duplicates
 from stages.dedup import DedupSection
+from tests.photographs import encoded, photograph
 
 NAMES = ["astronaut", "camera", "chelsea", "coffee", "coins", "moon", "page", "rocket", "brick", "grass", "gravel"]
 

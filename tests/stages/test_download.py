@@ -12,7 +12,6 @@ import zlib
 import numpy as np
 import pyarrow as pa
 import pytest
-from hostile_server import answer, certificate, raw, redirect, serve
 from PIL import Image
 from pydantic import ValidationError
 from skimage import data as photographs
@@ -26,14 +25,10 @@ from stages.fetch.errors import FetchRefused
 from stages.fetch.health import HostHealth
 from stages.fetch.inspector import EXTENSIONS
 from stages.images import decode_rgb
+from tests.fakes.hostile_server import answer, certificate, raw, redirect, serve
+from tests.photographs import encoded
 
 HOST = "photos.test"
-
-
-def encoded(picture, fmt="JPEG", **options):
-    out = io.BytesIO()
-    picture.save(out, fmt, **options)
-    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +38,7 @@ def photo():
 
 @pytest.fixture(scope="module")
 def jpeg(photo):
-    return encoded(photo, quality=90)
+    return encoded(photo, "JPEG", quality=90)
 
 
 @pytest.fixture
@@ -141,10 +136,10 @@ def test_perceptual_hash_follows_the_picture(server, download, photo):
     exif = Image.Exif()
     exif[0x0112] = 6
     server.routes = {
-        "/a": answer(encoded(photo, quality=95)),
-        "/reencoded": answer(encoded(photo.resize((460, 460)), quality=50)),
-        "/turned": answer(encoded(photo.transpose(Image.Transpose.ROTATE_90), exif=exif)),
-        "/other": answer(encoded(other)),
+        "/a": answer(encoded(photo, "JPEG", quality=95)),
+        "/reencoded": answer(encoded(photo.resize((460, 460)), "JPEG", quality=50)),
+        "/turned": answer(encoded(photo.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif)),
+        "/other": answer(encoded(other, "JPEG")),
     }
     rows, drops, _ = download(server, list(server.routes))
     assert not drops
@@ -155,7 +150,7 @@ def test_perceptual_hash_follows_the_picture(server, download, photo):
 def test_size_is_that_of_the_upright_picture(server, download, photo):
     exif = Image.Exif()
     exif[0x0112] = 6
-    server.routes["/x"] = answer(encoded(photo.resize((800, 500)), exif=exif))
+    server.routes["/x"] = answer(encoded(photo.resize((800, 500)), "JPEG", exif=exif))
     rows, _, output = download(server, ["/x"])
     row = rows["/x"]
     assert (row["width"], row["height"], row["orientation"]) == (500, 800, 6)
@@ -180,7 +175,7 @@ def png_header(width, height):
 
 def test_bodies_that_are_no_usable_image(server, download, photo, jpeg, capfd):
     frames = [Image.fromarray(np.full((500, 500), 50 * v, np.uint8)) for v in range(5)]
-    small = encoded(photo.resize((900, 447)))
+    small = encoded(photo.resize((900, 447)), "JPEG")
     server.routes = {
         "/bomb": answer(png_header(20_000, 9_000)),
         "/bigger-bomb": answer(png_header(200_000, 200_000)),

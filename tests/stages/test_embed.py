@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from photographs import awkward_files, encoded, photograph
 from PIL import Image
 from pydantic import ValidationError
 
@@ -12,6 +11,7 @@ from schemas.ledger import Reason
 from schemas.tables import DOWNLOAD, check_table
 from stages.base import ShardInput
 from stages.embed import EmbedSection, EmbedStage
+from tests.photographs import awkward_files, encoded, photograph
 
 NAMES = ["astronaut", "camera", "chelsea", "coffee", "coins", "rocket"]
 

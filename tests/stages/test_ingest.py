@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_gather import MemoryGather, run_gather
 from pydantic import ValidationError
 
 from schemas.errors import RequestError
 from schemas.ledger import Reason
 from stages.ingest import IngestSection, IngestStage
+from tests.fakes.memory_gather import MemoryGather, run_gather
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import pyarrow as pa
 import pytest
 import torch
-from photographs import awkward_files, encoded, photograph
 from pydantic import ValidationError
 
 from experts.depth import DepthSection
@@ -13,6 +12,7 @@ from experts.tags import TagsSection
 from schemas.tables import check_table
 from stages.base import ShardInput
 from stages.perceive import PerceiveSection, PerceiveStage
+from tests.photographs import awkward_files, encoded, photograph
 
 POISON_SIZE = (13, 13)
 

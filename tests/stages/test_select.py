@@ -4,15 +4,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_gather import MemoryGather, run_gather
 
 from schemas.ledger import Reason
 from schemas.tables import DEDUP, DOWNLOAD, INGEST
 from stages.select import SelectSection, SelectStage
-
-
-def uid_of(i):
-    return hashlib.md5(str(i).encode()).hexdigest()
+from tests.fakes.memory_gather import MemoryGather, run_gather
+from tests.fakes.packaged import uid_of
 
 
 def row(i, cluster=0, cosine=0.5, side=500, aesthetic=None):
