@@ -1,6 +1,7 @@
 """What users type. Heavy modules are imported by the command that needs them: `--help` answers at once."""
 
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -358,9 +359,19 @@ def _close(result: "Result", run_dir: str, places: dict[str, str]) -> None:
     for name, place in places.items():
         out.print(f"  {name:8} {place}", soft_wrap=True, highlight=False)
     out.print("Next:")
-    out.print(f"  densefusion ledger {run_dir}", soft_wrap=True, highlight=False)
-    out.print(f"  densefusion explain {run_dir} --set caption.max_tokens=96", soft_wrap=True, highlight=False)
-    out.print(f"  densefusion export {run_dir} --hub ORG/NAME", soft_wrap=True, highlight=False)
+    for words in (
+        f"ledger {run_dir}",
+        f"explain {run_dir} --set caption.max_tokens=96",
+        f"export {run_dir} --hub ORG/NAME",
+    ):
+        out.print(f"  {_command()} {words}", soft_wrap=True, highlight=False)
+
+
+def _command() -> str:
+    """This program as the user can type it here."""
+    typed = Path(sys.argv[0])
+    found = shutil.which("densefusion")
+    return "densefusion" if typed.name != "densefusion" or found == str(typed.absolute()) else str(typed)
 
 
 def _print_json(value: Any) -> None:

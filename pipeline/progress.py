@@ -14,6 +14,8 @@ from pipeline.store import Store
 from schemas.commit import CommitRecord
 
 LOG_EVERY_SECONDS = 10.0
+COLUMNS = {"stage": 19, "shards": 7, "rows in": 9, "rows out": 9, "rows/s": 8, "left": 8, "dropped": 20}
+"""Titles and least widths of the live table."""
 
 
 @dataclass
@@ -90,6 +92,7 @@ class LiveProgress:
         self.console = console
         self.store = Store(storage)
         self.shown: list[StageProgress] = []
+        self._segments = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -102,6 +105,7 @@ class LiveProgress:
 
     def segment_started(self, stages: list[str], plans: dict[str, StagePlan]) -> None:
         self.shown = []
+        self._segments += 1
         for name in stages:
             before = {shard: self.store.commit(name, shard) for shard in plans[name].pending}
             waiting = {shard: record.attempt if record else None for shard, record in before.items()}
@@ -162,9 +166,11 @@ class LiveProgress:
             stage.settle(self.store)
 
     def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("stage", "shards", "rows in", "rows out", "rows/s", "left", "dropped"):
-            table.add_column(title, justify="left" if title in ("stage", "dropped") else "right", overflow="fold")
+        """One table a segment; equal widths make them read as one."""
+        table = Table(box=None, pad_edge=False, header_style="bold", show_header=self._segments == 1)
+        for title, width in COLUMNS.items():
+            left = title in ("stage", "dropped")
+            table.add_column(title, justify="left" if left else "right", min_width=width, overflow="fold")
         for stage in self.shown:
             table.add_row(*stage.cells())
         return table
