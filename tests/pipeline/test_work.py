@@ -4,7 +4,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.isolate import bisect
+from pipeline.isolate import bisect, find_poison
 from pipeline.plan import FAILED, NOT_DONE, plan
 from pipeline.store import Store
 from schemas.errors import SetupError
@@ -103,6 +103,12 @@ def test_after_two_dead_workers_the_poison_row_is_quarantined(store: Store) -> N
     assert record is not None
     assert record.dropped == {"poison": 1, "decode": 2}
     assert asked == [4, 2, 2, 1, 1]
+
+
+def test_processes_that_die_without_any_row_make_no_row_poison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(9)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert find_poison(str(tmp_path), "download", "00000", ["a", "b"]) == []
 
 
 def test_deaths_of_an_earlier_session_do_not_count(store: Store) -> None:
