@@ -71,19 +71,20 @@ class OpenSet(Expert):
         """Text embeddings of tags not met before; a tag's queries are the same for every image."""
         import torch
 
-        new = sorted(tags - self._queries.keys())
-        if not new:
-            return
-        prompts = [f"{self.config.prefix}{tag.strip().lower()}" for tag in new]
-        tokens = self._processor.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=self._context_length(), return_tensors="pt"
-        )
-        output = self._model.owlv2.get_text_features(
-            input_ids=tokens.input_ids.to(self._device), attention_mask=tokens.attention_mask.to(self._device)
-        )
-        vectors = output if isinstance(output, torch.Tensor) else output.pooler_output
-        vectors = vectors / vectors.norm(dim=-1, keepdim=True)
-        self._queries.update(zip(new, vectors, strict=True))
+        # One at a time: a batch's size may decide a last bit, and which tags are new depends on the shards before.
+        for tag in sorted(tags - self._queries.keys()):
+            tokens = self._processor.tokenizer(
+                [f"{self.config.prefix}{tag.strip().lower()}"],
+                padding="max_length",
+                truncation=True,
+                max_length=self._context_length(),
+                return_tensors="pt",
+            )
+            output = self._model.owlv2.get_text_features(
+                input_ids=tokens.input_ids.to(self._device), attention_mask=tokens.attention_mask.to(self._device)
+            )
+            vectors = output if isinstance(output, torch.Tensor) else output.pooler_output
+            self._queries[tag] = (vectors / vectors.norm(dim=-1, keepdim=True))[0]
 
     def _context_length(self) -> int:
         return self._model.config.text_config.max_position_embeddings
