@@ -84,6 +84,12 @@ class Serve(Behaviour):
     def body(self, exchange: Exchange) -> bytes:
         return (exchange.folder / self.file).read_bytes()
 
+    def half(self, exchange: Exchange) -> None:
+        """State the whole length, send half of it."""
+        data = self.body(exchange)
+        exchange.head(200, {"Content-Type": self.content_type, "Content-Length": str(len(data))})
+        exchange.write(data[: len(data) // 2])
+
     def answer(self, exchange: Exchange) -> None:
         data = self.body(exchange)
         exchange.head(200, {"Content-Type": self.content_type, "Content-Length": str(len(data)), **self.headers})
@@ -176,9 +182,7 @@ class ShortBody(Behaviour):
     of: Serve
 
     def answer(self, exchange: Exchange) -> None:
-        data = self.of.body(exchange)
-        exchange.head(200, {"Content-Type": self.of.content_type, "Content-Length": str(len(data))})
-        exchange.write(data[: len(data) // 2])
+        self.of.half(exchange)
         exchange.hang_up()
 
 
@@ -189,9 +193,7 @@ class Reset(Behaviour):
     of: Serve
 
     def answer(self, exchange: Exchange) -> None:
-        data = self.of.body(exchange)
-        exchange.head(200, {"Content-Type": self.of.content_type, "Content-Length": str(len(data))})
-        exchange.write(data[: len(data) // 2])
+        self.of.half(exchange)
         exchange.reset()
 
 

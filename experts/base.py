@@ -20,7 +20,11 @@ class ExpertSection(StageSection):
     """What every expert's section has."""
 
     batch_size: int = runtime(
-        8, ge=1, le=1024, description="images given to the model at once; halved when memory runs out"
+        8,
+        ge=1,
+        le=1024,
+        description="images given to the model at once; halved when memory runs out; another size may change a score's "
+        "last bit",
     )
 
 

@@ -19,7 +19,7 @@ from schemas.errors import RequestError, SetupError
 from schemas.ledger import Drop, Reason
 from schemas.section import StageSection, runtime
 from schemas.tables import CAPTION
-from stages.base import MapStage, ShardInput, ShardOutput, align
+from stages.base import POISON_DETAIL, MapStage, ShardInput, ShardOutput, align
 from stages.image_url import image_url
 
 # A row that was under way at two deaths of the engine is asked alone; one that fells it twice more is poison.
@@ -180,7 +180,7 @@ class CaptionStage(MapStage):
             if not self._api_key:
                 raise SetupError(
                     f"caption.engine.api_key_env names {engine.api_key_env}, which is not set where the caption worker "
-                    "runs. Set it there (for a Ray job in its runtime environment)."
+                    "runs. Set it there (for a submitted run with `densefusion submit --env`)."
                 )
         while failure := self._probe(self.config.request_timeout_s, self.config.retries):
             if self._server is None or self._server.running():
@@ -256,7 +256,7 @@ class CaptionStage(MapStage):
         for expert, table in rows.priors.items():
             for i, error in enumerate(table.column("error").to_pylist()):
                 if error is not None and i not in stops:
-                    reason = Reason.POISON if error.startswith("poison") else Reason.EXPERT_FAILED
+                    reason = Reason.POISON if error == POISON_DETAIL else Reason.EXPERT_FAILED
                     stops[i] = _Stop(reason, f"perceive.{expert}: {error}")
         return stops
 

@@ -46,12 +46,12 @@ class PackageStage(MapStage):
     version = 1
     schema = PACKAGE
     rows_from = "caption"
+    config: PackageSection
 
     def __init__(
         self, config: PackageSection, experts: tuple[str, ...], provenance: Callable[[], dict[str, str]]
     ) -> None:
         super().__init__(config)
-        self.depth_maps = config.depth_maps
         self.experts = experts
         self._provenance = provenance
         self.also_reads = ("select", *(f"perceive.{expert}" for expert in experts))
@@ -100,7 +100,7 @@ class PackageStage(MapStage):
         offset = tar.add(member, data)
         tar.add(f"{uid}.txt", caption["caption"].encode())
         tar.add(f"{uid}.json", canonical_json(self._metadata(caption, image, priors)).encode())
-        if self.depth_maps and (depth := priors.get("depth", {}).get("disparity_png")):
+        if self.config.depth_maps and (depth := priors.get("depth", {}).get("disparity_png")):
             tar.add(f"{uid}.depth.png", depth)
         return {
             **{name: image[name] for name in ("uid", "url", "format", "width", "height", "sha256", "image_bytes")},
