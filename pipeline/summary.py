@@ -1,5 +1,6 @@
 """A run in figures, read from its commit records: what `status`, the report and the card show."""
 
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
@@ -18,7 +19,7 @@ def summarise(config: Config, storage: Storage, stages: list[Stage], plans: list
     return RunSummary(
         name=config.name,
         stages=tuple(_stage(store, by_name[stage.name]) for stage in stages),
-        sources=tuple(config.ingest.sources),
+        sources=tuple(Path(source).name for source in config.ingest.sources),  # folders are nobody's business
         models={
             name: ", ".join(value for key, value in sorted(models.items()) if key != "prompt")
             for name, models in identities.items()
