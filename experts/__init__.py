@@ -1,0 +1,1 @@
+"""Vision experts: upright RGB images in, priors out; one expert a file."""

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from pipeline.config import Config, override_config
+from pipeline.config import Config
 from pipeline.storage import LocalStorage, open_storage
 from schemas.errors import RequestError
 
@@ -34,5 +34,5 @@ def scene_world(config: Config, run_dir: str, say: Callable[[str], None] = lambd
     make_weights(folder / "weights")
     world = build_world(folder, scenes=config.world.scenes, seed=config.world.seed)
     with WorldServer(world) as server:
-        hosts = ",".join(f'"{name}": "{address}"' for name, address in sorted(server.connect_to.items()))
-        yield override_config(config, [f"download.connect_to={{{hosts}}}"], run_dir)
+        download = config.download.model_copy(update={"connect_to": server.connect_to})
+        yield config.model_copy(update={"download": download})

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from cluster.submit import JobState, entrypoint, job_logs, job_status, stop_job, submit, submit_run
+from pipeline.cli import app
 from pipeline.submission import submit_run_directory
 from schemas.errors import RequestError
 
@@ -208,3 +210,10 @@ def test_the_pipeline_runs_as_a_job(head: str, tmp_path: Path) -> None:
     state = _ended(head, run_id)
     assert (state.status, state.exit_code) == ("FAILED", 2), job_logs(head, run_id)
     assert str(missing) in job_logs(head, run_id).replace("\n", "")
+
+
+def test_an_environment_variable_is_given_with_its_value() -> None:
+    words = ["submit", "demo", "--run-dir", "runs/x", "--address", "http://127.0.0.1:1", "--env", "HF_HOME"]
+    refused = CliRunner().invoke(app, words).exception
+    assert isinstance(refused, RequestError)
+    assert "NAME=VALUE" in str(refused)
