@@ -16,7 +16,7 @@ DISK_GIB = 500
 
 
 def autoscaler(demands: Sequence[StageDemand], profile: Profile) -> Manifest:
-    """A cluster of EC2 machines; the run directory is an `s3://` address or a file system that the image mounts.
+    """A cluster of EC2 machines; the run directory is on a file system that the image mounts.
 
     Raises:
         RequestError: a worker of a stage does not fit on a node of its group.

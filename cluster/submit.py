@@ -68,7 +68,7 @@ def entrypoint(run_dir: str, python: str = "python", config: str = CONFIG_FILE) 
     """The shell command of the job: the same `run` that a user types, on the cluster it finds itself in.
 
     Args:
-        run_dir: run directory as the cluster sees it: shared storage or `s3://…`.
+        run_dir: run directory as the cluster sees it, on a file system that all its nodes share.
         python: interpreter of the cluster's image.
         config: a preset's name, or a YAML file as the job sees it.
     """
