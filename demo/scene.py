@@ -96,7 +96,10 @@ def _candidate(category: str, colour: str, camera: Camera, rng: random.Random) -
 
 
 def _fits(new: Placed, placed: list[Placed], camera: Camera) -> bool:
-    """Whole signs, objects at most 15 % out of the frame, and nothing hidden by more than about half."""
+    """Whole signs, objects at most 15 % out of the frame, and no box hidden by more than half.
+
+    Of the pixels of what is wide at its foot (a cone) three quarters may then be hidden.
+    """
     x1, y1, x2, _ = new.box
     margin = 4 if new.lettering else -0.15 * (x2 - x1)
     if x1 < margin or x2 > camera.width - margin or y1 < 3:
@@ -108,7 +111,7 @@ def _fits(new: Placed, placed: list[Placed], camera: Camera) -> bool:
 
 
 def _hidden(item: Placed, others: list[Placed]) -> float:
-    """An upper bound, from boxes, of the share of `item` that nearer objects hide."""
+    """An upper bound of the share of `item`'s box that nearer objects' boxes hide."""
     area = (item.box[2] - item.box[0]) * (item.box[3] - item.box[1])
     return sum(_overlap(item.box, other.box) for other in others if other.distance < item.distance) / area
 
