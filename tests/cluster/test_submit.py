@@ -1,15 +1,10 @@
 """Runs as jobs of a real Ray head: one job per run at a time, resumed under the next id, stopped, refused clearly."""
 
 import json
-import secrets
 import shlex
-import shutil
 import socket
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,78 +16,19 @@ from cluster.submit import JobState, entrypoint, job_logs, job_status, stop_job,
 from pipeline.cli import app
 from pipeline.submission import submit_run_directory
 from schemas.errors import RequestError
+from tests.cluster.ray_head import ray_head, until
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[str]:
-    """URL of a Ray head of its own, which wants a token; the environment holds the token."""
-    folder = tempfile.mkdtemp(prefix="head-", dir="/tmp")
-    ports = iter(_free_ports(5))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        dashboard = next(ports)
-        # In the foreground, so that ending this one process ends them all.
-        command = [
-            str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2",
-            "--include-dashboard=true", f"--port={next(ports)}", f"--dashboard-port={dashboard}",
-            f"--ray-client-server-port={next(ports)}", f"--dashboard-agent-listen-port={next(ports)}",
-            f"--metrics-export-port={next(ports)}", "--min-worker-port=0", "--max-worker-port=0",
-            "--object-store-memory=100000000", f"--temp-dir={folder}",
-        ]  # fmt: skip
-        with (Path(folder) / "start.log").open("w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        url = f"http://127.0.0.1:{dashboard}"
-        try:
-            _until(lambda: _answers(url, process), 90)
-            # What the submitting user has: a token, and no mode.
-            patch.delenv("RAY_AUTH_MODE")
-            yield url
-        finally:
-            process.terminate()
-            process.wait(30)
-            _until(lambda: not _processes(folder), 30)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def _answers(url: str, process: subprocess.Popen) -> bool:
-    assert process.poll() is None, "ray start ended"
-    try:
-        job_status(url, "nobody")
-    except RequestError as error:
-        return "knows no job" in str(error)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _processes(folder: str) -> list[int]:
-    processes = psutil.process_iter(["pid", "cmdline"])
-    return [p.info["pid"] for p in processes if any(folder in word for word in p.info["cmdline"] or ())]
-
-
-def _until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.2)
+    with ray_head() as url:
+        yield url
 
 
 def _ended(head: str, run_id: str) -> JobState:
-    _until(lambda: job_status(head, run_id).over, 60)
+    until(lambda: job_status(head, run_id).over, 60)
     return job_status(head, run_id)
 
 
@@ -130,9 +66,9 @@ def test_of_two_who_submit_at_once_one_succeeds(head: str) -> None:
 def test_stop_ends_the_job_and_its_children(head: str, tmp_path: Path) -> None:
     child = tmp_path / "child"
     submit_run(head, "stopped", f"sleep 1000 & echo $! > {shlex.quote(str(child))}.new; mv {child}.new {child}; wait")
-    _until(child.exists, 60)
+    until(child.exists, 60)
     assert stop_job(head, "stopped").status == "STOPPED"
-    _until(lambda: not psutil.pid_exists(int(child.read_text())), 20)
+    until(lambda: not psutil.pid_exists(int(child.read_text())), 20)
     assert stop_job(head, "stopped").status == "STOPPED"
 
 
