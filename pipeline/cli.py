@@ -341,7 +341,7 @@ def _run(config: Any, run_dir: str, *, again: bool) -> None:
             result = work(ready, run_dir, LiveProgress(out, open_storage(run_dir)))
     except KeyboardInterrupt:
         _fail("Stopped. What was committed stays; the same command goes on from there.", 128 + signal.SIGINT)
-    _close(result, run_dir, finish(ready, run_dir, changed=bool(result.did)))
+    _close(result, run_dir, finish(ready, run_dir))
 
 
 def _close(result: "Result", run_dir: str, places: dict[str, str]) -> None:

@@ -5,7 +5,6 @@ overrides, and `${run}`, which stands for the run directory in any text value.
 """
 
 import difflib
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -193,8 +192,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _substitute(value: Any, run_dir: str) -> Any:
     if isinstance(value, str) and RUN_VARIABLE in value:
-        location = run_dir if "://" in run_dir else os.path.abspath(run_dir)  # noqa: PTH100  a URL is not a Path
-        return value.replace(RUN_VARIABLE, location)
+        return value.replace(RUN_VARIABLE, open_storage(run_dir).location)
     if isinstance(value, dict):
         return {key: _substitute(item, run_dir) for key, item in value.items()}
     if isinstance(value, list):

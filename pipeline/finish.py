@@ -17,7 +17,7 @@ from schemas.errors import IncompleteRunError, RequestError
 from schemas.summary import RunSummary
 from stages.base import Stage
 from stages.card import render_card
-from stages.dataset import CARD, PackagedShard, assemble_dataset, check_dataset
+from stages.dataset import CARD, PackagedShard, assemble_dataset, check_dataset, read_manifest
 from stages.export import export_folder, export_hub
 
 DATASET = "dataset"
@@ -48,21 +48,28 @@ class View:
         return not unfinished(self.plans)
 
 
-def finish(config: Config, location: str, *, changed: bool) -> dict[str, str]:
+def finish(config: Config, location: str) -> dict[str, str]:
     """Make the dataset folder and the report of a run that has just ended; returns where things are.
 
     Both only say what is committed, so a kill in the middle costs nothing: the next run makes them.
     """
     view = View(config, location)
-    dataset, report = view.root / DATASET, view.root / REPORT
     places: dict[str, str] = {}
     if view.complete:
-        if changed or check_dataset(dataset, deep=False) or (dataset / CARD).read_text() != card(view):
+        if not _is_assembled(view):
             assemble(view)
-        places["dataset"] = str(dataset)
-    if changed or not report.exists():
-        make_report(view)
-    return {**places, "ledger": f"{view.root}/*/ledger", "report": str(report)}
+        places["dataset"] = str(view.root / DATASET)
+    return {**places, "ledger": f"{view.root}/*/ledger", "report": str(make_report(view))}
+
+
+def _is_assembled(view: View) -> bool:
+    """Whether RUN/dataset holds what is committed now; tars are compared by the hashes that both sides state."""
+    dataset, last = view.root / DATASET, view.stages[-1].name
+    if check_dataset(dataset, deep=False) or (dataset / CARD).read_text() != card(view):
+        return False
+    records = {name: view.store.record_of(last, name) for name in view.store.shards(last)}
+    committed = [record.object("dataset", name).sha256 for name, record in records.items() if record.rows_out]
+    return committed == [file.sha256 for file in read_manifest(dataset).files if file.rows]
 
 
 def assemble(view: View) -> None:

@@ -54,6 +54,7 @@ def run(config: Config, location: str, observer: Observer) -> Result:
         SetupError: a stage cannot start on any worker; what was committed stays.
     """
     storage = open_storage(location)
+    location = storage.location
     with Lease(storage) as lease:
         stages = build_stages(config)
         for stage in stages:

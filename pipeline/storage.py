@@ -17,7 +17,13 @@ from schemas.identity import file_sha256
 
 
 class Storage(ABC):
-    """Objects by key. Writers never see each other's half-written objects."""
+    """Objects by key. Writers never see each other's half-written objects.
+
+    Attributes:
+        location: of the run directory, the same from wherever it is opened.
+    """
+
+    location: str
 
     @abstractmethod
     def read(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
@@ -75,7 +81,8 @@ class LocalStorage(Storage):
     """A folder on a file system that all workers share (a laptop's disk, NFS, Lustre)."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute()
+        self.location = str(self.root)
 
     def path(self, key: str) -> Path:
         return self.root / key
@@ -182,4 +189,4 @@ def open_storage(location: str) -> Storage:
             f"The run directory {location} is on {scheme}://, which this version cannot write. Give a path on a file "
             "system that all workers share."
         )
-    return LocalStorage(Path(location.removeprefix("file://")).absolute())
+    return LocalStorage(Path(location.removeprefix("file://")))

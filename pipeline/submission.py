@@ -1,12 +1,12 @@
 """`submit`: the same run, as a Ray job on a cluster."""
 
 import hashlib
-import os
 
 import yaml
 
 from cluster.submit import submit
 from pipeline.config import load_config
+from pipeline.storage import open_storage
 
 
 def run_id(name: str, run_dir: str) -> str:
@@ -25,7 +25,7 @@ def submit_run_directory(
     Raises:
         RequestError: the configuration is wrong, the cluster does not answer, or the run is under way there.
     """
-    location = run_dir if "://" in run_dir else os.path.abspath(run_dir)  # noqa: PTH100  a URL is not a Path
+    location = open_storage(run_dir).location
     resolved = load_config(config, overrides, location)
     text = yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     name = run_id(resolved.name, location)

@@ -1,6 +1,8 @@
 """Runs that are broken on purpose: wrong requests, dead workers, dead engines, dead drivers."""
 
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.storage import LocalStorage
+from pipeline.store import Store
 from tests.e2e.conftest import SMALL, Run
 
 pytestmark = pytest.mark.e2e
@@ -77,6 +81,29 @@ def test_an_engine_that_never_becomes_healthy_is_said_once_and_nothing_is_lost(c
     assert copy.attempts() == before
     code, printed = copy.finish()
     assert (code, "Nothing to do" in printed) == (0, True)
+
+
+def test_a_shard_that_fails_leaves_the_others_done_and_retry_picks_it_up(finished: Run, copy: Run) -> None:
+    store = Store(LocalStorage(copy.folder))
+    shard = store.shards("select")[0]
+    images = copy.folder / store.record_of("download", store.shards("download")[0]).objects[-1].key
+    hidden = images.rename(images.with_suffix(".hidden"))
+    shutil.rmtree(copy.folder / "package/commits")
+    code, printed = copy.finish()
+    assert code == 1
+    assert f"package {shard}" in printed
+    assert "densefusion retry" in printed
+    status = copy.ask("status")
+    assert not status["complete"]
+    last = status["stages"][-1]
+    assert last["failed"] >= 1
+    assert last["failed"] + last["committed"] == last["shards"]
+    hidden.rename(images)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "retry", str(copy.folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert copy.tars() == finished.tars()
 
 
 def test_a_second_runner_is_refused(fresh: Run) -> None:

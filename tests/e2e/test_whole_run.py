@@ -129,7 +129,6 @@ def test_verify_is_content_until_a_byte_changes(finished: Run, tmp_path: Path) -
 def test_one_caption_setting_re_runs_caption_and_package_only(finished: Run, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     shutil.copytree(finished.folder, run.folder)
-    # The copy's paths differ, so its world is named where it lies now; what is there is the same.
     plans = {s["name"]: s for s in finished.ask("explain", "--set", "caption.max_tokens=20")["stages"]}
     assert {name for name, s in plans.items() if s["rerun"]} == {"caption", "package"}
     assert plans["caption"]["because"] == ["caption.max_tokens"]
@@ -141,3 +140,11 @@ def test_one_caption_setting_re_runs_caption_and_package_only(finished: Run, tmp
     assert "caption.max_tokens: 16 -> 20" in printed
     after = run.attempts()
     assert {stage for stage in after if after[stage] != before[stage]} == {"caption", "package"}
+    new = run.tars()
+    assert new.keys() == finished.tars().keys()
+    assert new != finished.tars()
+    # As if killed between the last commit and the dataset folder: the old one is still there.
+    shutil.rmtree(run.folder / "dataset")
+    shutil.copytree(finished.folder / "dataset", run.folder / "dataset")
+    assert run.finish(changed)[0] == 0
+    assert run.tars() == new

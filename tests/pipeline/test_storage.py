@@ -61,3 +61,12 @@ def test_scratch_is_empty_even_after_a_death(storage: LocalStorage) -> None:
 def test_an_unsupported_scheme_says_what_to_do() -> None:
     with pytest.raises(RequestError, match="file system"):
         open_storage("gs://bucket/run")
+
+
+def test_a_relative_run_directory_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage = open_storage("runs/demo")
+    monkeypatch.chdir("/")
+    storage.write("k", b"here")
+    assert (tmp_path / "runs/demo/k").read_bytes() == b"here"
+    assert open_storage(storage.location).read("k") == b"here"
