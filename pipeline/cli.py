@@ -147,7 +147,9 @@ def ledger(
     if as_json:
         _print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # a URL that is cut is of no use
     for row in rows:
         table.add_row(*(str(value) for value in row))
     out.print(table)
