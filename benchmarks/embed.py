@@ -5,10 +5,11 @@
 The bare loop runs the same weights over the same pictures, which were decoded and prepared before the clock starts.
 """
 
+import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,6 @@ def measure(model: str, images: int, rounds: int) -> dict[str, Any]:
     Raises:
         RequestError, SetupError: the model cannot be had.
     """
-    import torch
-
     section = EmbedSection(model=model, pretrained=None, precision="float32", batch_size=16)
     pictures = scene_jpegs(images)
     files = [pictures[i % len(pictures)] for i in range(images)]
@@ -48,7 +47,8 @@ def measure(model: str, images: int, rounds: int) -> dict[str, Any]:
     stage = EmbedStage(section)
     stage.check()
     stage.open()
-    try:
+    threads = max(1, int(section.resources.cpus))
+    with contextlib.closing(stage), _torch_threads(threads):
         tower = ImageTower(section, section.pretrained, section.precision, section.resources.device)
         prepared, decode_s, prepare_s = _prepared(tower, files)
         starts = range(0, images, section.batch_size)
@@ -57,19 +57,18 @@ def measure(model: str, images: int, rounds: int) -> dict[str, Any]:
             return np.concatenate([tower.encode(prepared[i : i + section.batch_size]) for i in starts])
 
         done = compare(lambda: lambda: stage.process(shard), lambda: bare, _same_vectors, rounds)
-    finally:
-        stage.close()
     encode_s = statistics.median(r.against_s for r in done)
     alone_s = decode_s + prepare_s + encode_s
     return {
         "benchmark": "embed",
-        "machine": machine("torch", "open_clip_torch", "pillow") | {"torch_threads": torch.get_num_threads()},
+        "machine": machine("torch", "open_clip_torch", "pillow"),
         "setting": {
             "images": images,
             "bytes": sum(map(len, files)),
             "precision": section.precision,
             "batch_size": section.batch_size,
             "decode_threads": section.decode_threads,
+            "torch_threads": threads,
             "rounds": rounds,
         },
         "comparisons": [Comparison("the embed stage", "the bare model loop", images, "rows", done).as_json()],
@@ -82,6 +81,19 @@ def measure(model: str, images: int, rounds: int) -> dict[str, Any]:
             "encode_share": encode_s / alone_s,
         },
     }
+
+
+@contextlib.contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Torch computes on so many threads, as in a Ray worker, which gets as many as it has CPUs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _shard(files: list[bytes]) -> ShardInput:
