@@ -99,9 +99,10 @@ def test_signs_are_read_for_real(finished: Run, world: World) -> None:
         for row in store.table("select", shard).to_pylist():
             for sign in (o for o in world.truth[row["url"]].objects if o.text and o.occlusion < 0.05):
                 signs += 1
-                found += (sign.text or "").replace(" ", "").lower() in read[row["uid"]]
+                # Word by word: lines of two signs side by side are read across both.
+                found += all(word in read[row["uid"]] for word in (sign.text or "").lower().split())
     assert signs >= 5
-    assert found >= 0.8 * signs
+    assert found >= 0.9 * signs
 
 
 def test_a_second_run_does_nothing_and_says_so_in_seconds(finished: Run) -> None:
