@@ -67,7 +67,7 @@ def _is_assembled(view: View) -> bool:
     dataset, last = view.root / DATASET, view.stages[-1].name
     if check_dataset(dataset, deep=False) or (dataset / CARD).read_text() != card(view):
         return False
-    records = {name: view.store.record_of(last, name) for name in view.store.shards(last)}
+    records = {name: view.store.record_of(last, name) for name in view.plans[-1].shards}
     committed = [record.object("dataset", name).sha256 for name, record in records.items() if record.rows_out]
     return committed == [file.sha256 for file in read_manifest(dataset).files if file.rows]
 
@@ -76,7 +76,7 @@ def assemble(view: View) -> None:
     """RUN/dataset from the committed `package` shards."""
     last = view.stages[-1].name
     shards = []
-    for name in view.store.shards(last):
+    for name in view.plans[-1].shards:
         record = view.store.record_of(last, name)
         item = record.object("dataset", name)
         tar = Path(view.store.storage.uri(item.key))
@@ -90,7 +90,9 @@ def card(view: View) -> str:
 
 
 def make_report(view: View) -> Path:
-    samples = pick_samples(view.store, CommittedImages(view.store), view.stages, view.config.run.gallery)
+    captioned = next(item for item in view.plans if item.name == "caption")
+    shards = [shard for shard in captioned.shards if shard not in captioned.pending] if captioned.final else []
+    samples = pick_samples(view.store, CommittedImages(view.store), view.stages, shards, view.config.run.gallery)
     view.store.storage.write(REPORT, render_report(view.summary, samples).encode())
     return view.root / REPORT
 
@@ -102,7 +104,7 @@ def write_report(config: Config, location: str) -> Path:
 def verify_run(config: Config, location: str) -> list[Problem]:
     """Problems of the store, and of the dataset folder where the run is complete."""
     view = View(config, location)
-    problems = verify_store(view.store.storage, view.stages)
+    problems = verify_store(view.store.storage, view.stages, view.plans)
     if view.complete:
         problems += [Problem("package", DATASET, what) for what in check_dataset(view.root / DATASET)]
     return problems

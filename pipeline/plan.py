@@ -1,5 +1,6 @@
 """What would be done, and why: the shards without a commit record, or with one of another fingerprint."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.fingerprint import Change, changes, digest, stage_identity, with_inputs
@@ -48,11 +49,21 @@ class StagePlan:
 
 
 class Snapshot(Store):
-    """A store that reads each commit record once: a plan looks at one moment."""
+    """A store that reads each commit record once: a plan looks at one moment.
+
+    Attributes:
+        current: per map stage, the shards that its gather makes now. A gather that makes fewer than before leaves
+            commits of shards that are no more.
+    """
 
     def __init__(self, storage: Storage) -> None:
         super().__init__(storage)
+        self.current: dict[str, list[str]] = {}
         self._records: dict[tuple[str, str], CommitRecord | None] = {}
+
+    def shards(self, stage: str) -> list[str]:
+        found = super().shards(stage)
+        return [shard for shard in found if shard in set(self.current.get(stage, found))]
 
     def commit(self, stage: str, shard: str) -> CommitRecord | None:
         key = (stage, shard)
@@ -69,11 +80,22 @@ def plan(storage: Storage, stages: list[Stage]) -> list[StagePlan]:
         source = shards_come_from(stages, stage)
         open_end = source is not None and source in plans and bool(plans[source].pending)
         item = StagePlan(stage.name, _shards(store, stage, source), final=not open_end)
+        if item.shards != [GATHER]:
+            store.current[stage.name] = item.shards
         _find_pending(store, stage, item, plans)
         if open_end and not item.pending:
             item.note(f"inputs.{source}" if item.shards else NOT_DONE)
         plans[stage.name] = item
     return list(plans.values())
+
+
+def withdraw_leftovers(store: Store, plans: Iterable[StagePlan]) -> None:
+    """Take back the commits of shards that their gather no longer makes, so that nothing counts them."""
+    for item in plans:
+        if item.final:
+            for shard in set(store.committed(item.name)) - set(item.shards):
+                store.withdraw(item.name, shard)
+                store.clear_failure(item.name, shard)
 
 
 def _shards(store: Store, stage: Stage, source: str | None) -> list[str]:

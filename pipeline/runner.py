@@ -14,7 +14,7 @@ from pipeline.config import Config, save_run
 from pipeline.graph import build_stages, segments
 from pipeline.identities import save_identities
 from pipeline.lease import Lease
-from pipeline.plan import StagePlan, plan
+from pipeline.plan import StagePlan, plan, withdraw_leftovers
 from pipeline.storage import Storage, open_storage
 from pipeline.store import Store
 from pipeline.worker import gather, worker_class
@@ -63,6 +63,7 @@ def run(config: Config, location: str, observer: Observer) -> Result:
         save_identities(storage, stages)
         save_run(location, config)
         plans = plan(storage, stages)
+        withdraw_leftovers(Store(storage), plans)
         observer.planned(plans)
         result = Result()
         if not any(item.rerun for item in plans):
@@ -88,11 +89,12 @@ def _run_segment(
 ) -> None:
     # A gather's output decides what the next stages have to do, so the plan is made anew at every border.
     plans = {item.name: item for item in plan(storage, stages) if item.name in {stage.name for stage in segment}}
+    store = Store(storage)
+    withdraw_leftovers(store, plans.values())
     busy = [stage for stage in segment if plans[stage.name].pending]
     if not busy:
         return
     session = uuid.uuid4().hex
-    store = Store(storage)
     result.did += [stage.name for stage in busy]
     observer.segment_started([stage.name for stage in busy], plans)
     try:

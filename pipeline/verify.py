@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pipeline.plan import StagePlan
 from pipeline.storage import Storage
-from pipeline.store import Store
+from pipeline.store import GATHER, Store
 from schemas.commit import CommitRecord
 from stages.base import Stage
 
@@ -21,14 +21,14 @@ class Problem:
         return f"{self.stage} {self.shard}: {self.what}"
 
 
-def verify_store(storage: Storage, stages: list[Stage]) -> list[Problem]:
-    """Read every committed object: present, whole, of the stated rows; rows balance; every row ends once."""
+def verify_store(storage: Storage, stages: list[Stage], plans: list[StagePlan]) -> list[Problem]:
+    """Read every committed object: present, whole, of the stated rows; rows balance; when done, every row ends once."""
     store = Store(storage)
     problems: list[Problem] = []
     for stage in stages:
         for shard, record in store.commits(stage.name).items():
             problems += _check_record(store, shard, record)
-    if not problems:
+    if not problems and not unfinished(plans):
         problems += _check_rows_end_once(store, stages)
     return problems
 
@@ -83,15 +83,20 @@ def _check_record(store: Store, shard: str, record: CommitRecord) -> list[Proble
 
 
 def _check_rows_end_once(store: Store, stages: list[Stage]) -> list[Problem]:
-    """Every uid that came in is in the last stage's rows or in one ledger, never in two places."""
+    """Every row that came in is in the last stage's rows or in one ledger, never in two places, never nowhere."""
+    first, last = stages[0].name, stages[-1].name
     ended: dict[str, str] = {}
     problems = []
     places = [(f"the ledger of {s.name}", table) for s in stages for table in store.ledger(s.name)]
-    last = stages[-1].name
     places += [(f"the rows of {last}", store.table(last, shard, ["uid"])) for shard in store.shards(last)]
     for place, table in places:
         for uid in table.column("uid").to_pylist():
             if uid in ended:
-                problems.append(Problem(last, "all", f"uid {uid} is in {ended[uid]} and in {place}"))
+                problems.append(Problem(last, GATHER, f"uid {uid} is in {ended[uid]} and in {place}"))
             ended[uid] = place
+    came_in = sum(record.rows_in for record in store.commits(first).values())
+    if len(ended) != came_in:
+        problems.append(
+            Problem(last, GATHER, f"{came_in} rows came in, {len(ended)} are in the dataset or in a ledger")
+        )
     return problems

@@ -7,10 +7,16 @@ from stages.base import ImageSource, Stage, align
 EXPERT = "perceive."
 
 
-def pick_samples(store: Store, images: ImageSource, stages: list[Stage], count: int) -> list[ReportSample]:
-    """At most `count` captioned rows with everything that is known of them. Empty before the first caption."""
+def pick_samples(
+    store: Store, images: ImageSource, stages: list[Stage], shards: list[str], count: int
+) -> list[ReportSample]:
+    """At most `count` rows with everything that is known of them.
+
+    Args:
+        shards: those whose captions are up to date.
+    """
     experts = [stage.name for stage in stages if stage.name.startswith(EXPERT)]
-    sizes = {shard: (store.record_of("caption", shard).rows_of(shard).rows or 0) for shard in store.shards("caption")}
+    sizes = {shard: (store.record_of("caption", shard).rows_of(shard).rows or 0) for shard in shards}
     total = sum(sizes.values())
     wanted = {round(i * total / min(count, total)) for i in range(min(count, total))} if total else set()
     samples, first = [], 0
@@ -29,18 +35,24 @@ def _samples(
     uids = captions.column("uid").to_pylist()
     selected = align(store.table("select", shard), uids).to_pylist()
     priors = {name.removeprefix(EXPERT): align(store.table(name, shard), uids).to_pylist() for name in experts}
-    return [
-        ReportSample(
-            uid=row["uid"],
-            url=row["url"],
-            image=images.read(row["image_shard"], row["image_offset"], row["image_bytes"]),
-            width=row["width"],
-            height=row["height"],
-            priors={name: table[i] for name, table in priors.items()},
-            caption=caption["caption"],
-            alt_text=row["alt_text"],
-            findings=caption["findings"],
-            repaired=caption["repaired"],
+    samples = []
+    for i, (caption, row) in enumerate(zip(captions.to_pylist(), selected, strict=True)):
+        try:
+            image = images.read(row["image_shard"], row["image_offset"], row["image_bytes"])
+        except FileNotFoundError:  # a damaged store still has a report; `verify` says what is missing
+            continue
+        samples.append(
+            ReportSample(
+                uid=row["uid"],
+                url=row["url"],
+                image=image,
+                width=row["width"],
+                height=row["height"],
+                priors={name: table[i] for name, table in priors.items()},
+                caption=caption["caption"],
+                alt_text=row["alt_text"],
+                findings=caption["findings"],
+                repaired=caption["repaired"],
+            )
         )
-        for i, (caption, row) in enumerate(zip(captions.to_pylist(), selected, strict=True))
-    ]
+    return samples

@@ -1,6 +1,7 @@
 """Whole runs of the demo, in processes of their own, as a user starts them."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,18 +26,19 @@ class Run:
 
     folder: Path
 
-    def start(self, overrides: Sequence[str] = SMALL) -> subprocess.Popen[str]:
+    def start(self, overrides: Sequence[str] = SMALL, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
         sets = [word for override in overrides for word in ("--set", override)]
         return subprocess.Popen(
             [sys.executable, "-m", "pipeline.cli", "run", "demo", "--run-dir", str(self.folder), *sets],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env={**os.environ, **(env or {})},
         )
 
-    def finish(self, overrides: Sequence[str] = SMALL) -> tuple[int, str]:
+    def finish(self, overrides: Sequence[str] = SMALL, env: dict[str, str] | None = None) -> tuple[int, str]:
         """Exit code and everything printed."""
-        process = self.start(overrides)
+        process = self.start(overrides, env)
         printed, _ = process.communicate(timeout=480)
         return process.returncode, printed
 

@@ -147,6 +147,21 @@ def test_a_killed_driver_loses_nothing_wherever_it_was(finished: Run, fresh: Run
     assert fresh.tars() == finished.tars()
 
 
+def test_an_image_that_kills_every_process_that_opens_it_costs_one_row(finished: Run, fresh: Run) -> None:
+    store = Store(LocalStorage(finished.folder))
+    rows = store.table("download", "00001").to_pylist()
+    poison = rows[len(rows) // 2]
+    crash = {"PYTHONPATH": str(Path(__file__).parent / "crash"), "POISON_SHA256": poison["sha256"]}
+    code, printed = fresh.finish(env=crash)
+    assert code == 0, printed
+    same = [row["uid"] for row in rows if row["sha256"] == poison["sha256"]]
+    stopped = fresh.ask("ledger", "--sql", "select uid, stage from ledger where reason = 'poison'")
+    assert stopped == [{"uid": uid, "stage": "download"} for uid in same]
+    assert fresh.ask("verify")["ok"]
+    before, after = ({s["name"]: s for s in run.ask("status")["stages"]} for run in (finished, fresh))
+    assert after["download"]["rows_out"] == before["download"]["rows_out"] - len(same)
+
+
 def kill_when(run: Run, stage: str, name: str) -> None:
     """SIGKILL the process whose command line holds `name`, once it is at work on a shard of `stage`."""
     wait_for(lambda: any((run.folder / stage / "attempts").glob("*.json")) and processes(run, name))

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.isolate import bisect, find_poison
-from pipeline.plan import FAILED, NOT_DONE, plan
+from pipeline.plan import FAILED, NOT_DONE, plan, withdraw_leftovers
 from pipeline.store import Store
 from schemas.errors import SetupError
 from stages.base import ShardInput, ShardOutput
@@ -167,3 +167,22 @@ def test_an_upstream_that_redoes_the_same_bytes_redoes_nothing_below(store: Stor
     store.withdraw("ingest", "all")
     work_on(store, stages[0]).run("all")
     assert [item.rerun for item in plan(store.storage, stages)] == [0, 0]
+
+
+def test_a_gather_that_makes_fewer_shards_leaves_none_behind(store: Store) -> None:
+    stages = [Numbers(NumbersSection()), Squares(SquareSection()), Total(SquareSection())]
+    work = work_on(store, stages[1])
+    for shard in store.shards("ingest"):
+        work.run(shard)
+    work_on(store, stages[2]).run("all")
+    stages[0] = Numbers(NumbersSection(count=8))
+    work_on(store, stages[0]).run("all")
+    plans = plan(store.storage, stages)
+    # The shards that are left are as they were, but what all of them together hold is not.
+    assert [(item.name, item.rerun) for item in plans] == [("ingest", 0), ("download", 0), ("cluster", 1)]
+    withdraw_leftovers(store, plans)
+    assert store.committed("download") == ["00000", "00001"]
+    assert store.committed("cluster") == ["all"]
+    work_on(store, stages[2]).run("all")
+    assert store.shards("cluster") == ["00000", "00001"]
+    assert [item.rerun for item in plan(store.storage, stages)] == [0, 0, 0]
