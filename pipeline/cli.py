@@ -325,7 +325,7 @@ def doctor(
         for finding in findings:
             mark = "[green]ok[/]  " if finding.ok else "[red]FAIL[/]"
             out.print(f"{mark} {finding.name}: {finding.found}", highlight=False)
-            if not finding.ok:
+            if not finding.ok and finding.advice:
                 out.print(f"     {finding.advice}", highlight=False)
     raise typer.Exit(EXIT_DONE if all(f.ok for f in findings) else EXIT_FAILED_SHARDS)
 

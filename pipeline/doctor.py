@@ -53,11 +53,12 @@ def _torchvision() -> Finding:
     def look() -> str:
         import torch
         import torchvision
+        from torchvision.extension import _has_ops
 
-        keep = torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
-        return f"{torchvision.__version__} beside torch {torch.__version__}, nms of one box keeps {len(keep)}"
+        compiled = "with" if _has_ops() else "without"
+        return f"{torchvision.__version__} beside torch {torch.__version__}, {compiled} compiled operators"
 
-    return _try("torchvision operators", look, "Install torchvision for this torch build.")
+    return _try("torchvision imports", look, "Install the torchvision that was built for this torch.")
 
 
 def _gpus() -> Finding:
@@ -103,6 +104,9 @@ def _configuration(source: str, overrides: list[str]) -> Iterator[Finding]:
     from pipeline.graph import build_stages
 
     config = load_config(source, overrides, "runs/doctor")
+    if config.world is not None:
+        yield Finding("scene world", True, "metadata and weights are made when the run starts")
+        return
     for stage in build_stages(config):
         try:
             stage.check()
