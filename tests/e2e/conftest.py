@@ -16,7 +16,7 @@ SMALL = (
     "ingest.shard_rows=24",
     "select.shard_rows=6",
     "caption.max_tokens=16",
-    "download.timeout_s=4",
+    "download.timeout_s=6",
 )
 
 
