@@ -27,15 +27,8 @@ from benchmarks.web import web
 from demo.behaviours import Serve
 from schemas.tables import INGEST
 from stages.base import ShardInput, ShardOutput, shard_name
-from stages.download import DownloadSection, DownloadStage
-from stages.fetch.addresses import AddressPolicy
-from stages.fetch.health import HostHealth
+from stages.download import DownloadSection, DownloadStage, guarded_opener
 from stages.fetch.inspector import Inspected, Inspector
-from stages.fetch.opener import GuardedOpener, product_token
-from stages.fetch.optout import OptOut
-from stages.fetch.pacer import HostPacer
-from stages.fetch.resolver import Resolver
-from stages.fetch.transport import Transport
 
 T = TypeVar("T")
 
@@ -100,20 +93,7 @@ def _pictures(folder: Path, images: int) -> Iterator[tuple[list[str], int, Downl
 
 
 def _opener_side(section: DownloadSection, urls: list[str]) -> Callable[[], list[bytes]]:
-    opener = GuardedOpener(
-        transport=Transport(
-            AddressPolicy(section.allow_hosts), Resolver(section.connect_to), section.connect_timeout_s
-        ),
-        pacer=HostPacer(section.per_host_concurrency, section.per_host_delay_s),
-        health=HostHealth(section.host_failures),
-        optout=OptOut(section.opt_out_headers, product_token(section.user_agent)),
-        user_agent=section.user_agent,
-        robots=section.robots,
-        timeout_s=section.timeout_s,
-        max_bytes=section.max_bytes,
-        max_redirects=section.max_redirects,
-        retries=section.retries,
-    )
+    opener = guarded_opener(section)
     return lambda: _pooled(section.threads, lambda url: opener.fetch(url).body, urls)
 
 

@@ -161,29 +161,14 @@ class DownloadStage(MapStage):
             )
         img2dataset_downloader()
         config = self.config
-        agent = config.user_agent if config.contact_url is None else f"{config.user_agent} (+{config.contact_url})"
-        self._transport = Transport(
-            AddressPolicy(config.allow_hosts), Resolver(config.connect_to), config.connect_timeout_s
-        )
-        self._opener = GuardedOpener(
-            transport=self._transport,
-            pacer=HostPacer(config.per_host_concurrency, config.per_host_delay_s),
-            health=HostHealth(config.host_failures),
-            optout=OptOut(config.opt_out_headers, product_token(agent)),
-            user_agent=agent,
-            robots=config.robots,
-            timeout_s=config.timeout_s,
-            max_bytes=config.max_bytes,
-            max_redirects=config.max_redirects,
-            retries=config.retries,
-        )
+        self._opener = guarded_opener(config)
         self._inspector = Inspector(config.formats, config.max_pixels, config.max_frames, config.min_short_edge)
 
     def process(self, shard: ShardInput) -> ShardOutput:
         """Metrics: `bytes` of images kept, `requests` made, `private_requests` that only allow_hosts let through."""
         table = shard.tables["ingest"]
         uids, urls = table.column("uid").to_pylist(), table.column("url").to_pylist()
-        requests, private = self._transport.requests, self._transport.private_requests
+        requests, private = self._opener.transport.requests, self._opener.transport.private_requests
         folder = shard.scratch / "img2dataset"
         folder.mkdir()
         with Spool(shard.scratch / "spool") as spool:
@@ -199,10 +184,27 @@ class DownloadStage(MapStage):
             output = _collect(uids, urls, spool, shard.scratch / "images.tar")
         output.metrics = {
             "bytes": float(sum(output.rows.column("image_bytes").to_pylist())),
-            "requests": float(self._transport.requests - requests),
-            "private_requests": float(self._transport.private_requests - private),
+            "requests": float(self._opener.transport.requests - requests),
+            "private_requests": float(self._opener.transport.private_requests - private),
         }
         return output
+
+
+def guarded_opener(config: DownloadSection) -> GuardedOpener:
+    """The fetcher that the configuration asks for."""
+    agent = config.user_agent if config.contact_url is None else f"{config.user_agent} (+{config.contact_url})"
+    return GuardedOpener(
+        transport=Transport(AddressPolicy(config.allow_hosts), Resolver(config.connect_to), config.connect_timeout_s),
+        pacer=HostPacer(config.per_host_concurrency, config.per_host_delay_s),
+        health=HostHealth(config.host_failures),
+        optout=OptOut(config.opt_out_headers, product_token(agent)),
+        user_agent=agent,
+        robots=config.robots,
+        timeout_s=config.timeout_s,
+        max_bytes=config.max_bytes,
+        max_redirects=config.max_redirects,
+        retries=config.retries,
+    )
 
 
 def _collect(uids: list[str], urls: list[str], spool: Spool, path: Path) -> ShardOutput:

@@ -76,7 +76,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
         retries: int,
     ) -> None:
         super().__init__()
-        self._transport = transport
+        self.transport = transport
         self._pacer = pacer
         self._health = health
         self._optout = optout
@@ -170,7 +170,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
         with self._pacer.slot(target.host, deadline):
             self._health.check(target.host)
             try:
-                with self._transport.get(target, self._headers, deadline) as response:
+                with self.transport.get(target, self._headers, deadline) as response:
                     # Error pages often say noindex; that reserves nothing.
                     if response.status in _REDIRECTS | {HTTPStatus.OK}:
                         check_headers(response.headers)
