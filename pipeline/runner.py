@@ -94,6 +94,10 @@ def _run_segment(
     busy = [stage for stage in segment if plans[stage.name].pending]
     if not busy:
         return
+    # These shards are tried again: what they failed of before says nothing of how they end now.
+    for stage in busy:
+        for shard in plans[stage.name].pending:
+            store.clear_failure(stage.name, shard)
     session = uuid.uuid4().hex
     result.did += [stage.name for stage in busy]
     observer.segment_started([stage.name for stage in busy], plans)
@@ -206,11 +210,8 @@ def _check_resources(stages: list[Stage], plans: list[StagePlan], groups: list[N
 
 
 def retry(config: Config, location: str, observer: Observer) -> Result:
-    """Forget the failures, then run. Raises IncompleteRunError where nothing had failed."""
+    """Run, where a shard has failed. Raises IncompleteRunError where none has."""
     store = Store(open_storage(location))
-    failed = [failure for stage in build_stages(config) for failure in store.failures(stage.name)]
-    if not failed:
+    if not any(store.failures(stage.name) for stage in build_stages(config)):
         raise IncompleteRunError(f"No shard of {location} has failed. `densefusion run` goes on with what is missing.")
-    for failure in failed:
-        store.clear_failure(failure.stage, failure.shard)
     return run(config, location, observer)
