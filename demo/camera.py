@@ -7,7 +7,7 @@ import numpy as np
 
 NEAR_ROW = 0.97
 """Objects stand no lower than this fraction of the picture's height."""
-DEPTH_RANGE = 3.6
+DEPTH_RANGE = 3.0
 """The farthest object stands this many times as far away as the nearest may."""
 
 
@@ -59,7 +59,7 @@ def random_camera(rng: random.Random, width: int, height: int) -> Camera:
     return Camera(
         width=width,
         height=height,
-        horizon=round(height * rng.uniform(0.24, 0.56)),
+        horizon=round(height * rng.uniform(0.12, 0.6)),
         focal=(width * height) ** 0.5 * rng.uniform(0.9, 1.15),
-        elevation=rng.uniform(1.15, 1.95),
+        elevation=rng.uniform(0.9, 1.9),
     )

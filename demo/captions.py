@@ -1,21 +1,10 @@
-"""Words about a scene, written from its truth: what a web page would say, and a dense caption that is right."""
-
-import random
+"""A dense caption of a scene that is right, written from its truth."""
 
 from demo.backgrounds import SETTINGS
 from demo.truth import ObjectTruth, SceneTruth
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 _LEFT, _RIGHT = 0.36, 0.64
-_PAGE_PHRASES = ("{what} in a {where}", "{where}: {what}", "{what} ({where})", "photo of {what}, {where}", "{what}")
-
-
-def alt_text(truth: SceneTruth) -> str:
-    """A short text as a web page gives it: one to three of the objects, perhaps the setting, no positions."""
-    rng = random.Random(f"alt {truth.seed}")
-    named = [_with_article(_name(o)) for o in truth.objects[:3]]
-    what = " and ".join(named[: rng.randint(1, len(named))]) if named else "an empty place"
-    return rng.choice(_PAGE_PHRASES).format(what=what, where=truth.setting)
 
 
 def dense_caption(truth: SceneTruth) -> str:
@@ -31,8 +20,30 @@ def dense_caption(truth: SceneTruth) -> str:
     return " ".join(sentences)
 
 
+def name(item: ObjectTruth) -> str:
+    """As a caption calls an object, without its article: `small red ball`, or `red ball` for a medium one."""
+    size = "" if item.size == "medium" else f"{item.size} "
+    return f"{size}{item.colour} {item.category}"
+
+
+def with_article(phrase: str) -> str:
+    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
+
+
+def side(item: ObjectTruth, truth: SceneTruth) -> str:
+    """Where its visible part's middle lies: `on the left`, `near the centre` or `on the right`."""
+    place = _middle(item) / truth.width
+    return "on the left" if place < _LEFT else "on the right" if place > _RIGHT else "near the centre"
+
+
+def depth(item: ObjectTruth, truth: SceneTruth) -> str:
+    """By the row on which it stands: thirds of the ground between the horizon and the lower edge."""
+    share = (item.full_box[3] - truth.horizon) / (truth.height - truth.horizon)
+    return "in the foreground" if share > 2 / 3 else "in the middle distance" if share > 0.4 else "in the background"
+
+
 def _sentence(item: ObjectTruth, truth: SceneTruth) -> str:
-    text = f"{_with_article(_name(item))} stands {_depth(item, truth)} {_side(item, truth)}"
+    text = f"{with_article(name(item))} stands {depth(item, truth)} {side(item, truth)}"
     if item.occlusion > 0.05:
         text += ", partly hidden by something nearer"
     if item.text is not None:
@@ -41,30 +52,10 @@ def _sentence(item: ObjectTruth, truth: SceneTruth) -> str:
 
 
 def _relation(near: ObjectTruth, far: ObjectTruth) -> str:
-    side = "left" if _middle(near) < _middle(far) else "right"
+    where = "left" if _middle(near) < _middle(far) else "right"
     first, second = f"{near.colour} {near.category}", f"{far.colour} {far.category}"
-    return f"The {first} is closer to the camera than the {second}, to the {side} of it."
-
-
-def _name(item: ObjectTruth) -> str:
-    size = "" if item.size == "medium" else f"{item.size} "
-    return f"{size}{item.colour} {item.category}"
-
-
-def _with_article(phrase: str) -> str:
-    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
+    return f"The {first} is closer to the camera than the {second}, to the {where} of it."
 
 
 def _middle(item: ObjectTruth) -> float:
     return (item.visible_box[0] + item.visible_box[2]) / 2
-
-
-def _side(item: ObjectTruth, truth: SceneTruth) -> str:
-    place = _middle(item) / truth.width
-    return "on the left" if place < _LEFT else "on the right" if place > _RIGHT else "near the centre"
-
-
-def _depth(item: ObjectTruth, truth: SceneTruth) -> str:
-    """By the row on which it stands: thirds of the ground between the horizon and the lower edge."""
-    share = (item.full_box[3] - truth.horizon) / (truth.height - truth.horizon)
-    return "in the foreground" if share > 2 / 3 else "in the middle distance" if share > 0.4 else "in the background"

@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 ORIENTATION = 0x0112
 """The EXIF tag that says how to turn a picture upright."""
@@ -45,6 +45,16 @@ def cropped(image: Image.Image) -> bytes:
     """The same picture without 2.5 % at each edge."""
     dx, dy = round(image.width * 0.025), round(image.height * 0.025)
     return jpeg(image.crop((dx, dy, image.width - dx, image.height - dy)))
+
+
+def watermarked(image: Image.Image) -> bytes:
+    """The same picture with a half-transparent line of letters across its lower third."""
+    size = image.height // 12
+    letters = Image.new("L", image.size)
+    ImageDraw.Draw(letters).text(
+        (image.width / 2, image.height * 0.72), "scene-world.test", 110, ImageFont.load_default(size), anchor="mm"
+    )
+    return jpeg(Image.composite(Image.new("RGB", image.size, (255, 255, 255)), image, letters))
 
 
 def thumbnail(image: Image.Image) -> bytes:
@@ -91,6 +101,7 @@ ENCODINGS: dict[str, Callable[[Image.Image], bytes]] = {
     "reencoded": reencoded,
     "resized": resized,
     "cropped": cropped,
+    "watermarked": watermarked,
     "thumbnail": thumbnail,
     "animated": animated,
     "cut_short": cut_short,

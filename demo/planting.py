@@ -162,7 +162,7 @@ def _good(plan: Plan) -> list[Entry]:
 def _copies(plan: Plan, good: Sequence[Entry]) -> None:
     """Copies of good pictures at URLs of their own, for the de-duplication; a copy comes through the download."""
     each = max(1, plan.scenes // 20)
-    kinds = ("reencoded", "resized", "cropped", "same_bytes")
+    kinds = ("reencoded", "resized", "watermarked", "cropped", "same_bytes")
     originals = plan.rng.sample(good, min(len(good), each * len(kinds)))
     for i, kind in enumerate(kinds):
         for original in originals[i :: len(kinds)]:

@@ -160,20 +160,6 @@ def _mug(s: Surface, c: Colour) -> None:
     s.rect(0.13, 0.27, 0.19, 0.8, vertical(lighter(c, 0.55), lighter(c, 0.3)), 0.5)
 
 
-def _chair(s: Surface, c: Colour) -> None:
-    leg = horizontal(c, darker(c, 0.4))
-    s.rect(0.7, 0.58, 0.78, 0.88, horizontal(darker(c, 0.3), darker(c, 0.55)))
-    s.rect(0.2, 0.58, 0.28, 0.86, horizontal(darker(c, 0.3), darker(c, 0.55)))
-    for u in (0.08, 0.7):
-        s.rect(u, 0, u + 0.09, 0.58, leg, 0.4)
-    for v in (0.04, 0.2, 0.36):
-        s.rect(0.1, v, 0.77, v + 0.09, vertical(lighter(c, 0.3), darker(c, 0.1)), 0.3)
-    s.polygon([(0.08, 0.54), (0.8, 0.54), (1, 0.66), (0.0, 0.66)], vertical(lighter(c, 0.12), lighter(c, 0.36)))
-    s.polygon([(0, 0.66), (1, 0.66), (1, 0.72), (0, 0.72)], darker(c, 0.28))
-    for u in (0.02, 0.89):
-        s.rect(u, 0.7, u + 0.09, 1, leg)
-
-
 def _robot(s: Surface, c: Colour) -> None:
     s.rect(0.485, 0.02, 0.515, 0.1, STEEL)
     s.ellipse(0.45, 0, 0.55, 0.055, Radial((255, 190, 170), (212, 56, 50)))
@@ -195,29 +181,19 @@ def _robot(s: Surface, c: Colour) -> None:
     s.rect(0.36, 0.275, 0.64, 0.295, RUBBER, 0.5)
 
 
-def _lamp(s: Surface, c: Colour) -> None:
-    s.ellipse(0.1, 0.92, 0.9, 1, Radial(c, darker(c, 0.5)))
-    s.rect(0.3, 0.88, 0.7, 0.96, _round_body(c), 0.3)
-    s.rect(0.42, 0.2, 0.58, 0.9, _round_body(c))
-    s.ellipse(0.3, 0.17, 0.7, 0.23, Radial(GLOW, (250, 206, 96), (0.5, 0.5)))
-    s.polygon(
-        [(0.0, 0.2), (0.24, 0.01), (0.76, 0.01), (1, 0.2)],
-        horizontal(lighter(c, 0.1), lighter(c, 0.45), darker(c, 0.36)),
-    )
-    s.ellipse(0.0, 0.185, 1, 0.215, Radial(GLOW, (246, 196, 90), (0.5, 0.5)))
-
-
 SHAPES: dict[str, Shape] = {
-    "ball": Shape(0.6, 0.6, _ball),
-    "crate": Shape(0.76, 0.72, _crate),
-    "cone": Shape(0.6, 0.8, _cone),
-    "barrel": Shape(0.66, 0.9, _barrel),
-    "tree": Shape(1.25, 1.9, _tree),
+    "ball": Shape(0.75, 0.75, _ball),
+    "crate": Shape(0.9, 0.85, _crate),
+    "cone": Shape(0.75, 1.0, _cone),
+    "barrel": Shape(0.75, 1.02, _barrel),
+    "tree": Shape(1.3, 1.95, _tree),
     "house": Shape(1.9, 1.65, _house),
-    "car": Shape(1.85, 0.82, _car),
-    "umbrella": Shape(1.35, 1.25, _umbrella),
-    "mug": Shape(0.68, 0.6, _mug),
-    "chair": Shape(0.68, 1.05, _chair),
-    "robot": Shape(0.8, 1.3, _robot),
-    "lamp": Shape(0.46, 1.9, _lamp),
+    "car": Shape(2.0, 0.9, _car),
+    "umbrella": Shape(1.4, 1.3, _umbrella),
+    "mug": Shape(0.86, 0.76, _mug),
+    "robot": Shape(0.86, 1.4, _robot),
 }
+
+SIGN = "sign"
+CATEGORIES: tuple[str, ...] = (*SHAPES, SIGN)
+"""Everything that can stand in a scene."""

@@ -1,5 +1,6 @@
 """A drawing surface in unit coordinates (u to the right, v down, both 0..1), antialiased by oversampling."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,9 +37,14 @@ class Radial:
         # Pillow's gradient is 256 px wide with its zero in the middle; 180 px of it hold any centre within 0.3..0.7.
         span, (u, v) = 180, self.centre
         box = (128 - span * u, 128 - span * v, 128 + span * (1 - u), 128 + span * (1 - v))
-        distance = Image.radial_gradient("L").resize((width, height), Image.Resampling.BILINEAR, box=box)
+        distance = _radial_gradient().resize((width, height), Image.Resampling.BILINEAR, box=box)
         size = (width, height)
         return Image.composite(Image.new("RGB", size, self.outer), Image.new("RGB", size, self.inner), distance)
+
+
+@functools.cache
+def _radial_gradient() -> Image.Image:
+    return Image.radial_gradient("L")
 
 
 Fill = Colour | Gradient | Radial

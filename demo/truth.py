@@ -1,10 +1,14 @@
 """What is true of a scene: the answers that a vision expert or a caption is held against."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 Box = tuple[int, int, int, int]
 """x1, y1, x2, y2 in px of the upright picture; x2 and y2 are exclusive."""
+
+
+Condition = Literal["clean", "rotated", "blurred", "faint"]
+"""How well a sign can be read."""
 
 
 @dataclass(frozen=True)
@@ -12,7 +16,7 @@ class ObjectTruth:
     """One object.
 
     Attributes:
-        category: a class of `demo.shapes`, or `sign`.
+        category: one of `demo.shapes.CATEGORIES`.
         colour: a name of `demo.palette.OBJECT_COLOURS`.
         size: small, medium or large for its class.
         full_box: as if nothing stood before it and the frame were larger; may leave the frame.
@@ -20,6 +24,7 @@ class ObjectTruth:
         occlusion: share 0..1 of its pixels inside the frame that nearer objects hide.
         distance: m from the camera.
         text: what a sign says, its lines joined by a space; None for everything else.
+        condition: of a sign's lettering; None for everything else.
     """
 
     category: str
@@ -30,6 +35,7 @@ class ObjectTruth:
     occlusion: float
     distance: float
     text: str | None = None
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True)

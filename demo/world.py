@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
+from demo.alt_text import alt_text
 from demo.behaviours import AnyBehaviour
-from demo.captions import alt_text
 from demo.entry import Entry
 from demo.planting import FILES, develop, plant
 from demo.truth import SceneTruth
 from schemas.ledger import Reason
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same scenes and seed would now give another world."""
 
 _WORLD, _METADATA, _TRUTH = "world.json", "metadata.parquet", "truth.json"
@@ -85,7 +85,7 @@ def build_world(folder: Path, scenes: int, seed: int) -> World:
     truth = develop(plan, folder / FILES)
     for entry in plan.entries:
         if entry.scene is not None:
-            entry.text = alt_text(truth[entry.scene])
+            entry.text = alt_text(truth[entry.scene]).text
     world = World(
         scenes=scenes,
         seed=seed,

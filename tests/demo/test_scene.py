@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from demo.backgrounds import SETTINGS
 from demo.palette import OBJECT_COLOURS
 from demo.scene import Scene, render, scene_size
-from demo.shapes import SHAPES
+from demo.shapes import CATEGORIES, SHAPES, SIGN
+from demo.signs import CONDITIONS, Lettering, draw_sign
 from demo.surface import Surface
 from demo.truth import SceneTruth
 
@@ -51,7 +52,8 @@ def test_truth_fits_the_picture(seed: int) -> None:
         assert item.full_box[0] <= x1 and item.full_box[1] <= y1
         assert item.full_box[2] >= x2 and item.full_box[3] >= y2
         assert 0 <= item.occlusion <= 0.75  # the lower half of a cone's box
-        assert item.category in SHAPES or (item.category == "sign" and item.text)
+        assert item.category in CATEGORIES
+        assert (item.category == SIGN) == bool(item.text) == (item.condition in CONDITIONS)
         assert item.colour in OBJECT_COLOURS
         if item.text is not None:
             assert item.occlusion == 0
@@ -66,6 +68,12 @@ def test_objects_are_as_near_as_the_ground_they_stand_on(seed: int) -> None:
     assert disparity.dtype == np.float32
     assert disparity.shape == (truth.height, truth.width)
     assert disparity.min() >= 0
+    seen = scene.owners
+    assert seen.dtype == np.uint8
+    for number, item in enumerate(truth.objects, 1):
+        rows, columns = np.nonzero(seen == number)
+        assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == item.visible_box
+        assert np.allclose(disparity[seen == number], 1 / item.distance, rtol=1e-3)
     free = np.ones(truth.width, bool)
     for item in truth.objects:
         free[item.visible_box[0] : item.visible_box[2]] = False
@@ -95,8 +103,20 @@ def test_every_shape_fills_its_box_in_its_colour(category: str) -> None:
 def test_all_settings_classes_and_colours_occur() -> None:
     truths = [render(seed).truth for seed in range(48)]
     assert {t.setting for t in truths} == set(SETTINGS)
-    assert {o.category for t in truths for o in t.objects} == {*SHAPES, "sign"}
+    assert {o.category for t in truths for o in t.objects} == set(CATEGORIES)
     assert {o.colour for t in truths for o in t.objects} == set(OBJECT_COLOURS)
     horizons = [t.horizon / t.height for t in truths]
-    assert max(horizons) - min(horizons) > 0.2
+    assert max(horizons) - min(horizons) > 0.35
     assert any(o.occlusion > 0.1 for t in truths for o in t.objects)
+
+
+def test_faint_letters_are_faint_and_conditions_as_frequent_as_stated() -> None:
+    def contrast(fading: float) -> float:
+        surface = Surface(160, 120)
+        draw_sign(surface, OBJECT_COLOURS["blue"], Lettering(("OPEN", "24"), fading=fading))
+        return float(np.asarray(surface.finished().convert("L"), float)[10:70, 15:145].std())
+
+    assert contrast(0.85) < 0.5 * contrast(0.0)
+    conditions = [o.condition for seed in range(200) for o in render(seed, (256, 205)).truth.objects if o.condition]
+    for condition, share in CONDITIONS.items():
+        assert abs(conditions.count(condition) / len(conditions) - share) < 0.12
