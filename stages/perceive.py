@@ -30,7 +30,7 @@ ALL_FAILED = 8
 class PerceiveSection(Section):
     """Which experts look, and how. Null switches an expert off."""
 
-    tags: TagsSection | None = Field(TagsSection(), description="zero-shot tags")
+    tags: TagsSection | None = Field(TagsSection(), description="tags, of a list of labels or of the model's own")
     open_set: OpenSetSection | None = Field(OpenSetSection(), description="boxes whose classes are the tags")
     closed_set: ClosedSetSection | None = Field(ClosedSetSection(), description="boxes of the detector's own classes")
     ocr: OcrSection | None = Field(OcrSection(), description="text in the image")
