@@ -168,7 +168,7 @@ class _Run:
         return self.progress.figures
 
     def log(self, figures: dict[str, float]) -> None:
-        """One line of the curve: the means of the losses since the line before, the pace since then or since a resume."""
+        """One line of the curve: the means of the losses since the line before, the pace since then or a resume."""
         self._clock()
         progress = self.progress
         now, steps = time.perf_counter(), progress.step - progress.logged

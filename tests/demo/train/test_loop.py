@@ -75,7 +75,7 @@ def run(cache: Path) -> Callable[..., dict[str, float]]:
     def run(out: Path, **settings: float) -> dict[str, float]:
         values = {"steps": 40, "batch_size": 6, "learning_rate": 0.02, "warmup_steps": 4, "scenes": 16}
         values |= {"validation_scenes": 8, "evaluate_every": 15, "checkpoint_every": 7, "log_every": 4, "ema": 0.9}
-        recipe = Brightness(BrightnessSection(**{**values, **settings}))  # type: ignore[arg-type]
+        recipe = Brightness(BrightnessSection(**{**values, **settings}))
         return train(recipe, out, command="python -m demo.train brightness", device="cpu", cache=cache)
 
     return run
