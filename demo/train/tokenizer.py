@@ -1,0 +1,53 @@
+"""CLIP's tokenizer with a small vocabulary in which every word of the scene world's texts is one token."""
+
+import itertools
+from collections import Counter
+from typing import Any
+
+from demo.train.texts import words
+from demo.weights.alphabet import byte_symbols
+
+CONTEXT = 64
+"""Tokens that a text may have, its start and end among them."""
+
+Merge = tuple[str, str]
+
+
+def make_tokenizer() -> Any:
+    """A transformers `CLIPTokenizer`; the same on every machine.
+
+    Any text can be written: what is no word of the world falls into pieces, at worst bytes.
+    The end of text has the largest id, at which CLIP's text towers pool.
+    """
+    from transformers import CLIPTokenizer
+
+    merges = merges_for(words())
+    symbols = byte_symbols()
+    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
+    tokens += [*(first + second for first, second in merges), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)
+
+
+def merges_for(whole: list[str]) -> list[Merge]:
+    """Byte-pair merges (Sennrich et al. 2016, arXiv:1508.07909) that make each ASCII word one token.
+
+    The `tokenizers` trainer breaks ties by the order of a hash map, so that two runs give two vocabularies; here the
+    most frequent pair wins, among equals the last in alphabetical order.
+    """
+    pieces = [[*word[:-1], f"{word[-1]}</w>"] for word in whole]
+    merges: list[Merge] = []
+    while pairs := Counter(pair for word in pieces for pair in itertools.pairwise(word)):
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        for word in pieces:
+            _merge(word, best)
+    return merges
+
+
+def _merge(word: list[str], pair: Merge) -> None:
+    i = 0
+    while i < len(word) - 1:
+        if (word[i], word[i + 1]) == pair:
+            word[i : i + 2] = [word[i] + word[i + 1]]
+        i += 1
