@@ -5,7 +5,6 @@ import functools
 import json
 import math
 import shutil
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -197,9 +196,9 @@ class _Run:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        with tempfile.NamedTemporaryFile(dir=self.out, suffix=".draft", delete=False) as draft:
-            torch.save(content, draft)
-        Path(draft.name).replace(self.out / _CHECKPOINT)
+        draft = self.out / f"{_CHECKPOINT}.draft"
+        torch.save(content, draft)
+        draft.replace(self.out / _CHECKPOINT)
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one; lines of the curve that are later than it are dropped.
@@ -244,10 +243,13 @@ class _Run:
             minutes=(self.progress.cpu_seconds if self.device.type == "cpu" else self.progress.wall_seconds) / 60,
             figures=self.progress.figures,
         )
-        draft = Path(tempfile.mkdtemp(dir=self.out, suffix=".draft"))
+        draft = self.out / f"{_WEIGHTS}.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
         self.recipe.save(self.average.cpu(), draft)
         (draft / "README.md").write_text(card(self.recipe, facts), encoding="utf-8")
-        draft.chmod(0o755)
+        for file in draft.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors makes files that only their owner may read
         shutil.rmtree(self.out / _WEIGHTS, ignore_errors=True)
         draft.rename(self.out / _WEIGHTS)
 
