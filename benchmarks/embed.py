@@ -9,7 +9,7 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from benchmarks.command import parser
 from benchmarks.comparison import Comparison, compare
 from benchmarks.machine import machine
 from benchmarks.pictures import MemoryImages, scene_jpegs
+from benchmarks.threads import torch_threads
 from demo.weights import clip
 from schemas.errors import RequestError, SetupError
 from schemas.tables import DOWNLOAD
@@ -48,7 +49,7 @@ def measure(model: str, images: int, rounds: int) -> dict[str, Any]:
     stage.check()
     stage.open()
     threads = max(1, int(section.resources.cpus))
-    with contextlib.closing(stage), _torch_threads(threads):
+    with contextlib.closing(stage), torch_threads(threads):
         tower = ImageTower(section, section.pretrained, section.precision, section.resources.device)
         prepared, decode_s, prepare_s = _prepared(tower, files)
         starts = range(0, images, section.batch_size)
@@ -81,19 +82,6 @@ def measure(model: str, images: int, rounds: int) -> dict[str, Any]:
             "encode_share": encode_s / alone_s,
         },
     }
-
-
-@contextlib.contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Torch computes on so many threads, as in a Ray worker, which gets as many as it has CPUs."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _shard(files: list[bytes]) -> ShardInput:

@@ -1,0 +1,1 @@
+"""Every stage of the demo held against what is true of its scenes."""
