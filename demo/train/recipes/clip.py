@@ -329,7 +329,7 @@ def purity(rows: np.ndarray, classes: np.ndarray, k: int) -> float:
     """Share of unit rows (n, width) whose class is the most frequent one of their k-means cluster."""
     from stages.curate.kmeans import SphericalKMeans
 
-    kmeans = SphericalKMeans(iterations=25, seed=0, nredo=2)
+    kmeans = SphericalKMeans(iterations=25, seed=0, nredo=20)
     clusters, _ = kmeans.assign(rows, kmeans.fit(rows, k))
     return sum(np.bincount(classes[clusters == c], minlength=1).max() for c in range(k)) / len(rows)
 
