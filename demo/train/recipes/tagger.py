@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from demo.backgrounds import SETTINGS
+from demo.metrics.tags import tag_figures
 from demo.shapes import CATEGORIES
 from demo.train import augment
 from demo.train.base import Recipe, RecipeSection
@@ -97,7 +98,10 @@ class Tagger(Recipe[TaggerSection]):
         )
         shares = torch.from_numpy(cell_shares(pool, rows, where, cells.shape[-1])).to(device)
         of_cells = functional.cross_entropy(cells.float(), shares)
-        return of_tags + self.config.cells_weight * of_cells, {"tags": float(of_tags), "cells": float(of_cells)}
+        return of_tags + self.config.cells_weight * of_cells, {
+            "tags": float(of_tags.detach()),
+            "cells": float(of_cells.detach()),
+        }
 
     def evaluate(self, model: nn.Module, pool: ScenePool) -> dict[str, float]:
         device = next(model.parameters()).device
@@ -166,11 +170,16 @@ def cell_shares(pool: ScenePool, rows: np.ndarray, where: np.ndarray, grid: int)
 
 def figures(found: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
     """Of boolean arrays (scenes, labels): F1, precision and recall of all tags together, and the worst label's F1."""
-    hits, given, true = ((a).sum(axis=0) for a in (found & wanted, found, wanted))
-    f1 = 2 * hits / np.maximum(given + true, 1)
+    together = tag_figures(_named(found), _named(wanted))
+    hits, both = (found & wanted).sum(axis=0), found.sum(axis=0) + wanted.sum(axis=0)
+    least = (2 * hits / np.maximum(both, 1))[wanted.any(axis=0)].min()
     return {
-        "micro_f1": float(2 * hits.sum() / max(1, given.sum() + true.sum())),
-        "precision": float(hits.sum() / max(1, given.sum())),
-        "recall": float(hits.sum() / max(1, true.sum())),
-        "least_f1": float(f1[true > 0].min()),
+        "micro_f1": together.f1,
+        "precision": together.precision,
+        "recall": together.recall,
+        "least_f1": float(least),
     }
+
+
+def _named(tags: np.ndarray) -> list[list[str]]:
+    return [[LABELS[i] for i in np.flatnonzero(row)] for row in tags]

@@ -1,7 +1,7 @@
 """The training loop, with a recipe that is done in a second."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from demo.train import __main__ as command
 from demo.train import loop, pool
 from demo.train.base import Recipe, RecipeSection
 from demo.train.loop import MismatchError, batch_rows, train
-from demo.train.pool import ScenePool, open_pool
+from demo.train.pool import ScenePool
 
 _WEIGHTS = "model.safetensors"
 
@@ -62,12 +62,11 @@ def _pixels(pool: ScenePool, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tens
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pool.CHUNK = 8
-    folder = tmp_path_factory.mktemp("scenes")
-    open_pool("train", 16, folder)
-    open_pool("validation", 8, folder)
-    return folder
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Small chunks while the tests run, so that no more is rendered than is looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "CHUNK", 8)
+        yield tmp_path_factory.mktemp("scenes")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Pools of rendered scenes against the renderer."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_chunks() -> None:
-    pools.CHUNK = 4
+def _small_chunks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pools, "CHUNK", 4)
+        yield
 
 
 def test_a_pool_holds_what_the_renderer_gives(cache: Path) -> None:
