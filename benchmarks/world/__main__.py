@@ -56,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _measured(given: argparse.Namespace, say: Say) -> dict[str, Any]:
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
     done: list[Measured] = []
     sets = [seeds(given.split, given.scenes, seed * APART) for seed in given.seed]
     with demo_config(given.set) as config:
+        logging.disable_progress_bar()  # here, because who makes small weights turns it on again
         for measured in measure(config, sets, say=say):
             if given.page and not done:
                 draw_pictures(measured, given.page)

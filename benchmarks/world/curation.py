@@ -45,7 +45,9 @@ def curation_figures(bench: Bench, shots: Sequence[Shot], pictures: Pictures) ->
         found |= _separated(figures, pictures.rows, vectors, copies.rows, copied)
         figures |= {f"copies.{kind}.{name}": value for name, value in found.items()}
     for search in ("", "phash.", "semantic."):
-        figures[f"copies.{search}hit"] = max(figures[f"copies.{kind}.{search}hit"] for kind in kinds if kind in PLANTED)
+        hits = [figures[f"copies.{kind}.{search}hit"] for kind in kinds if kind in PLANTED]
+        if hits:
+            figures[f"copies.{search}hit"] = max(hits)
     return figures
 
 

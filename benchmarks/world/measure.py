@@ -62,11 +62,12 @@ def demo_config(overrides: Sequence[str] = ()) -> Iterator[Config]:
     Raises:
         RequestError: an override is wrong.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        config = load_config("demo", list(overrides), folder)
-        sections = [config.embed, *(section for section in config.perceive.experts().values())]
-        if any(str(getattr(section, "model", "")).startswith(folder) for section in sections):
-            make_weights(Path(folder) / FOLDER / "weights")
+    with tempfile.TemporaryDirectory() as made:
+        weights = Path(made) / FOLDER / "weights"
+        config = load_config("demo", list(overrides), made)
+        sections = [config.embed, *config.perceive.experts().values()]
+        if any(Path(getattr(section, "model", "")).is_relative_to(weights) for section in sections):
+            make_weights(weights)
         yield config
 
 
