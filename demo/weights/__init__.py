@@ -1,6 +1,7 @@
-"""Small random-weight checkpoints of the production classes, made on the spot: the same loaders, no downloads.
+"""The demo's models, small ones of the production classes: the same loaders, no downloads.
 
-What they say is noise. They exist so that every code path of a run with real models runs on a laptop.
+Those under `trained/` learned the scene world (`python -m demo.train`) and ship with the package. The others are made
+on the spot with random weights: what they say is noise, but their code paths are real.
 """
 
 import contextlib
@@ -11,11 +12,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from demo.weights import clip, depth, detr, florence, llava, owlv2
+from schemas.identity import folder_hash
+
+TRAINED = Path(__file__).parent / "trained"
+"""Holds a folder, named like its family, of each trained model: weights, configuration, model card."""
+
+
+def _trained(family: str) -> Callable[[Path], None]:
+    def copy(folder: Path) -> None:
+        shutil.copytree(TRAINED / family, folder, dirs_exist_ok=True)
+
+    return copy
+
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "clip": clip.make,
+    "tagger": _trained("tagger"),
     "owlv2": owlv2.make,
-    "detr": detr.make,
+    "detector": detr.make,
     "depth": depth.make,
     "florence": florence.make,
     "llava": llava.make,
@@ -37,16 +51,19 @@ def _quiet() -> Iterator[None]:
 
 
 def make_weights(folder: Path) -> dict[str, Path]:
-    """Make the checkpoints that are missing under `folder`, each in a folder of its family's name.
+    """Put the models that are missing under `folder`, each in a folder of its family's name.
 
-    A checkpoint appears whole or not at all; two processes may make the same one at once.
+    A model appears whole or not at all; two processes may make the same one at once. A copy of a trained model that
+    is no longer the one that ships is replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = {}
     for family, make in FAMILIES.items():
         made[family] = folder / family
         if made[family].is_dir():
-            continue
+            if not (TRAINED / family).is_dir() or folder_hash(made[family]) == folder_hash(TRAINED / family):
+                continue
+            shutil.rmtree(made[family])
         draft = Path(tempfile.mkdtemp(prefix=f".{family}.", dir=folder))
         try:
             with _quiet():

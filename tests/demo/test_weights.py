@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from demo.weights import FAMILIES, make_weights
+from demo.weights import FAMILIES, TRAINED, make_weights
 from schemas.identity import folder_hash
 from tests.photographs import encoded, photograph
 
@@ -27,6 +27,18 @@ def test_what_is_there_is_left_alone_and_the_set_is_small(small_weights):
     assert make_weights(folder) == small_weights
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert sum(path.stat().st_size for path in before if path.is_file()) < 60e6
+
+
+def test_a_copy_of_an_older_trained_model_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr("demo.weights.FAMILIES", {"tagger": FAMILIES["tagger"]})
+    copied = make_weights(tmp_path)["tagger"]
+    (copied / "config.json").write_text("{}")
+    make_weights(tmp_path)
+    assert folder_hash(copied) == folder_hash(TRAINED / "tagger")
+
+
+def test_what_ships_is_small() -> None:
+    assert sum(path.stat().st_size for path in TRAINED.rglob("*") if path.is_file()) < 40e6
 
 
 def test_a_family_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):

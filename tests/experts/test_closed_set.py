@@ -7,7 +7,7 @@ from tests.photographs import photograph
 
 def test_boxes_are_the_librarys_own_normalised(opened, small_weights):
     image = photograph("rocket").crop((0, 0, 501, 260))
-    folder = small_weights["detr"]
+    folder = small_weights["detector"]
     processor, model = AutoImageProcessor.from_pretrained(folder), AutoModelForObjectDetection.from_pretrained(folder)
     with torch.inference_mode():
         outputs = model.eval()(**processor(images=image, return_tensors="pt"))
