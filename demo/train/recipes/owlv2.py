@@ -113,6 +113,7 @@ class Owlv2Recipe(Recipe[Owlv2Section]):
             towers = owlv2_towers(start.state) | {"logit_scale": start.state["logit_scale"]}
             model.owlv2.load_state_dict(towers)
             model.class_head.dense0.weight.data.copy_(model.owlv2.visual_projection.weight)
+            self._centre_texts(model)
         for name, weight in model.owlv2.named_parameters():
             unused = name.startswith(("visual_projection", "logit_scale"))
             weight.requires_grad_(not unused and (self.config.text_rate > 0 or not name.startswith("text")))
@@ -189,12 +190,24 @@ class Owlv2Recipe(Recipe[Owlv2Section]):
                     self._frozen[name] = self._read(model, [name])[0]
         return torch.stack([self._frozen[name] for name in names])[None]
 
+    @torch.no_grad()
+    def _centre_texts(self, model: Owlv2ForObjectDetection) -> None:
+        """Shift the text tower's last norm so that the mean text of the trained categories is zero.
+
+        A small CLIP's texts of categories lie within a narrow cone, and a cosine hardly tells them apart. Products with
+        an image change by the same amount for all texts, so that their order stays.
+        """
+        tower, tokens = model.owlv2.text_model, self._tokens(self.categories)
+        tower.final_layer_norm.bias -= tower(**tokens).pooler_output.mean(dim=0)
+
     def _read(self, model: Owlv2ForObjectDetection, names: list[str]) -> Tensor:
-        # What stands after the end of text changes nothing: the attention is causal.
-        texts = [f"{self.prefix}{name}" for name in names]
-        tokens = self.tokenizer(texts, padding=True, pad_to_multiple_of=16, return_tensors="pt").to(model.device)
-        output = model.owlv2.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+        output = model.owlv2.get_text_features(**self._tokens(names).to(model.device))
         return normalize(output.pooler_output.float(), dim=-1)
+
+    def _tokens(self, names: list[str]) -> Any:
+        # Shorter than the expert's: what stands after the end of text changes nothing, the attention is causal.
+        texts = [f"{self.prefix}{name}" for name in names]
+        return self.tokenizer(texts, padding=True, pad_to_multiple_of=16, return_tensors="pt")
 
     def evaluate(self, model: nn.Module, pool: ScenePool) -> dict[str, float]:
         """Of the open-set expert itself, over the model as it is saved; tags are the scene's categories and setting."""
