@@ -163,7 +163,9 @@ class _Run:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        self.progress.figures = self.recipe.evaluate(self.average, self.validation)
+        # As Python's own numbers: a checkpoint is read with weights_only, which knows no others.
+        figures = self.recipe.evaluate(self.average, self.validation)
+        self.progress.figures = {name: float(value) for name, value in figures.items()}
         return self.progress.figures
 
     def log(self, figures: dict[str, float]) -> None:

@@ -60,6 +60,16 @@ class ClipSection(RecipeSection):
     caption_weight: float = Field(1.0, ge=0, description="of the contrast of images and captions")
     view_weight: float = Field(0.5, ge=0, description="of the contrast of scenes")
     label_weight: float = Field(1.0, ge=0, description="of the labels' sigmoid loss")
+    setting_weight: float = Field(10.0, ge=0, description="of the loss that keeps a setting's scenes together")
+    setting_from: float = Field(
+        2 / 3,
+        ge=0,
+        le=1,
+        description="share of the steps after which that loss counts: it undoes what the contrast of "
+        "scenes has done too much of",
+    )
+    together: float = Field(0.6, le=1, description="cosine that scenes of one setting should reach")
+    apart: float = Field(0.15, ge=-1, description="cosine that scenes of two settings should not pass")
     dense_weight: float = Field(1.0, ge=0, description="of the dense heads' losses, at the start")
     dense_weight_end: float = Field(0.3, ge=0, description="of the dense heads' losses, at the end")
 
@@ -185,6 +195,9 @@ class ClipRecipe(Recipe[ClipSection]):
             holds = torch.tensor(texts.right([label.claims for label in self.labels], facts), device=device)
             logits = model.label_scale.exp() * images @ labelled.T + model.label_bias
             label_loss = _label_loss(logits, holds.repeat(2, 1))
+            places = torch.tensor([list(SETTINGS).index(scene.setting) for scene in scenes], device=device)
+            setting_loss = _setting_loss(images, places.repeat(2), config.together, config.apart)
+            late = config.setting_weight if progress >= config.setting_from else 0.0
             targets = [part.to(device) for part in dense_targets(pool, twice, where)]
             kind_loss, colour_loss, disparity_loss, box_loss = _dense_losses((kinds, colours, disparity, box), targets)
             dense = config.dense_weight + (config.dense_weight_end - config.dense_weight) * progress
@@ -192,12 +205,14 @@ class ClipRecipe(Recipe[ClipSection]):
                 config.caption_weight * caption_loss
                 + config.view_weight * view_loss
                 + config.label_weight * label_loss
+                + late * setting_loss
                 + dense * (2 * kind_loss + colour_loss + disparity_loss + box_loss)
             )
         parts = {
             "caption": caption_loss,
             "view": view_loss,
             "label": label_loss,
+            "setting": setting_loss,
             "kind": kind_loss,
             "colour": colour_loss,
             "disparity": disparity_loss,
@@ -366,6 +381,16 @@ def _view_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     logits = (both @ both.T / temperature).fill_diagonal_(float("-inf"))
     other = torch.arange(2 * n, device=first.device).roll(n)
     return functional.cross_entropy(logits, other)
+
+
+def _setting_loss(images: Tensor, settings: Tensor, together: float, apart: float) -> Tensor:
+    """Squared hinges on the cosines of unit rows (n, d): those of one setting (n,) may not fall below `together`, those
+    of two not pass `apart`; within these bounds the contrast of scenes does as it likes.
+    """
+    cosine = images @ images.T
+    same = settings[:, None] == settings
+    close = (together - cosine[same]).clamp(min=0).square().mean()
+    return close + (cosine[~same] - apart).clamp(min=0).square().mean()
 
 
 def _label_loss(logits: Tensor, holds: Tensor) -> Tensor:
