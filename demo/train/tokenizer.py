@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from demo.train.texts import words
@@ -30,12 +31,17 @@ def make_tokenizer() -> Any:
 
 
 def merges_for(whole: list[str]) -> list[Merge]:
-    """Byte-pair merges (Sennrich et al. 2016, arXiv:1508.07909) that make each ASCII word one token.
+    """Byte-pair merges that make each ASCII word one token with CLIP's mark of a word's end."""
+    return byte_pair_merges([[*word[:-1], f"{word[-1]}</w>"] for word in whole])
+
+
+def byte_pair_merges(words: Iterable[Sequence[str]]) -> list[Merge]:
+    """Merges (Sennrich et al. 2016, arXiv:1508.07909) that make each word, a sequence of symbols, one token.
 
     The `tokenizers` trainer breaks ties by the order of a hash map, so that two runs give two vocabularies; here the
     most frequent pair wins, among equals the last in alphabetical order.
     """
-    pieces = [[*word[:-1], f"{word[-1]}</w>"] for word in whole]
+    pieces = [list(word) for word in words]
     merges: list[Merge] = []
     while pairs := Counter(pair for word in pieces for pair in itertools.pairwise(word)):
         best = max(pairs, key=lambda pair: (pairs[pair], pair))

@@ -1,0 +1,170 @@
+"""The Florence-2 recipe: answers that the expert parses back into the truth, targets of cells, and the saved folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from demo.shapes import CATEGORIES
+from demo.train import augment
+from demo.train import pool as pools
+from demo.train.pool import ScenePool, open_pool
+from demo.train.recipes.florence import (
+    GRID,
+    MEAN,
+    SIZE,
+    STD,
+    FlorenceRecipe,
+    FlorenceTrainSection,
+    caption,
+    caption_figures,
+    cell_targets,
+    clauses,
+    region_figures,
+    view,
+)
+from experts.florence import BINS, CAPTION, REGIONS, Florence, FlorenceSection, region_boxes
+
+SMALL = FlorenceTrainSection(
+    steps=1,
+    batch_size=4,
+    stages=(32, 32, 64),
+    depths=(1, 1, 1),
+    width=64,
+    hidden=64,
+    encoder_layers=1,
+    decoder_layers=1,
+)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> ScenePool:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pools, "CHUNK", 4)
+        return open_pool("validation", 12, tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="module")
+def recipe() -> FlorenceRecipe:
+    return FlorenceRecipe(SMALL)
+
+
+def test_right_answers_are_parsed_into_the_truth(recipe: FlorenceRecipe, scenes: ScenePool) -> None:
+    truths = [view(scenes, row, augment.WHOLE).truth for row in range(len(scenes))]
+    captions: list[str] = []
+    regions: list[dict] = []
+    for truth in truths:
+        for task, ids in ((CAPTION, recipe._words(caption(truth))), (REGIONS, recipe._regions(truth))):
+            answer = recipe.tokenizer.decode([2, *ids, 2], skip_special_tokens=False)
+            found = recipe.processor.post_process_generation(text=answer, task=task, image_size=(BINS, BINS))[task]
+            captions += [found] * (task == CAPTION)
+            regions += [found] * (task == REGIONS)
+    assert captions == [caption(truth) for truth in truths]
+    assert set(caption_figures(captions, truths).values()) == {1.0}
+    boxes = [region_boxes(found) for found in regions]
+    assert set(region_figures(boxes, truths).values()) == {1.0}
+    for row, found in enumerate(boxes):
+        corners = [[box[corner] for corner in ("x1", "y1", "x2", "y2")] for box in found]
+        np.testing.assert_allclose(corners, scenes.boxes(row), atol=1.1 / BINS)
+
+
+def test_figures_know_what_is_wrong(scenes: ScenePool) -> None:
+    truth = next(truth for truth in scenes.truths if {o.category for o in truth.objects}.isdisjoint({"mug", "sign"}))
+    truth = view(scenes, scenes.truths.index(truth), augment.WHOLE).truth
+    right, name = caption(truth), truth.objects[0].category
+    figures = caption_figures([right.replace(name, "mug", 1)], [truth])
+    assert figures["caption_setting"] == 1
+    assert figures["caption_class_f1"] == figures["caption_placed_f1"] == pytest.approx(1 - 1 / len(truth.objects))
+    boxes = [
+        {
+            "label": f"pale {o.category}",
+            **dict(zip(("x1", "y1", "x2", "y2"), np.array(o.visible_box) / BINS, strict=True)),
+        }
+        for o in truth.objects
+    ]
+    assert region_figures([boxes], [truth]) == {"region_f1": pytest.approx(1), "region_named_f1": 0}
+    assert clauses("A red car. An orange mug in the centre in the background.") == [
+        ("orange", "mug", "in the centre", "in the background")
+    ]
+
+
+def test_every_word_is_one_token_of_short_prompts_and_answers(recipe: FlorenceRecipe, scenes: ScenePool) -> None:
+    assert all(len(prompt) == 13 for prompt in recipe.prompts.values())
+    for row in range(len(scenes)):
+        text = caption(view(scenes, row, augment.WHOLE).truth)
+        assert len(recipe._words(text)) == len(text.replace(".", " .").split())
+
+
+def test_a_window_is_a_scene_of_its_own(scenes: ScenePool) -> None:
+    row = next(row for row, truth in enumerate(scenes.truths) if len(truth.objects) > 1)
+    x1, y1, x2, y2 = scenes.boxes(row)[1]
+    seen = view(scenes, row, np.array([x1, y1, x2, y2], np.float32))
+    item = seen.truth.objects[seen.kept.index(1)]
+    assert item.visible_box == (0, 0, BINS, BINS)
+    assert "in the centre in the foreground" in caption(seen.truth)
+    beside = np.array([x1 + 0.7 * (x2 - x1), y1, min(1.0, x2 + 0.2), y2], np.float32)
+    assert 1 not in view(scenes, row, beside).kept
+
+
+def test_cells_know_their_object_its_rank_and_its_edges(scenes: ScenePool) -> None:
+    rows = np.arange(len(scenes))
+    where = augment.windows(np.random.default_rng(0), len(rows), 0.75)
+    views = [view(scenes, row, window) for row, window in zip(rows.tolist(), where, strict=True)]
+    targets = cell_targets(scenes, rows, where, views)
+    for i, seen in enumerate(views):
+        for rank, item in enumerate(seen.truth.objects):
+            here = targets.ranks[i] == rank
+            assert (targets.kinds[i][here] == 1 + CATEGORIES.index(item.category)).all()
+        y, x = (~targets.boxes[i, ..., 0].isnan()).nonzero(as_tuple=True)
+        left, top, right, bottom = targets.boxes[i, y, x].T
+        corners = torch.stack([(x + 0.5) / GRID - left, (y + 0.5) / GRID - top, left + right, top + bottom])
+        known = {(*o.visible_box[:2], *np.subtract(o.visible_box[2:], o.visible_box[:2])) for o in seen.truth.objects}
+        assert {tuple(corner.tolist()) for corner in (corners.T * BINS).round().int()} <= known
+
+
+def test_every_part_of_the_loss_falls_and_reaches_every_weight(recipe: FlorenceRecipe, scenes: ScenePool) -> None:
+    torch.manual_seed(0)
+    model = recipe.build()
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    curve = []
+    for step in range(12):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, parts = recipe.loss(model, scenes, np.arange(4), np.random.default_rng(step), 0.0)
+        optimizer.zero_grad()
+        loss.backward()
+        if step == 0:
+            assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        optimizer.step()
+        curve.append(parts)
+    for name in curve[0]:
+        assert np.mean([parts[name] for parts in curve[-3:]]) < np.mean([parts[name] for parts in curve[:2]]), name
+
+
+def test_the_expert_says_what_the_saved_model_says(recipe: FlorenceRecipe, scenes: ScenePool, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = recipe.build().eval()
+    with torch.no_grad():
+        assert set(recipe.evaluate(model, scenes)) >= {"caption_named_f1", "caption_setting", "region_f1"}
+    recipe.save(model, tmp_path)
+    assert all(value.dtype != torch.float32 for value in _saved(tmp_path).values() if value.is_floating_point())
+
+    expert = Florence(FlorenceSection(model=str(tmp_path), text=False, beams=1, max_new_tokens=96))
+    expert.open("cpu")
+    table = expert._model.get_input_embeddings().weight.float()
+    torch.testing.assert_close(table, model.embeddings().detach(), atol=1e-3, rtol=1e-3)
+    assert expert._model.lm_head.weight is expert._model.get_input_embeddings().weight
+    small = augment.cut(scenes.images[:3], np.tile(augment.WHOLE, (3, 1)), SIZE)
+    priors = expert.look([Image.fromarray(image) for image in small], [{}] * 3)
+    pixels = augment.plain(small, MEAN, STD)
+    with torch.no_grad():
+        answers = recipe._answers(expert._model, pixels, CAPTION)
+    assert [prior["caption"] for prior in priors] == [answer.strip() for answer in answers]
+    assert all(prior["lines"] == [] for prior in priors)
+
+
+def _saved(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
