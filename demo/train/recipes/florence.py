@@ -490,7 +490,7 @@ def _vocabulary() -> list[str]:
 
 
 def _answer_losses(logits: Tensor, answer: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """Cross-entropies of words and ends, and of locations, each a mean over its tokens.
+    """Cross-entropy of words and ends, and the Kullback-Leibler divergence of locations, both means over their tokens.
 
     Args:
         logits: float32 (batch, length, vocabulary).
@@ -504,7 +504,7 @@ def _answer_losses(logits: Tensor, answer: Tensor, pad: int) -> tuple[Tensor, Te
     apart = torch.arange(BINS, device=answer.device) - (answer[located] - first)[:, None]
     wanted = (-0.5 * (apart / BLUR) ** 2).softmax(dim=1)
     said = logits[located].log_softmax(dim=1)[:, first:]
-    return words, -(wanted * said).sum(dim=1).mean()
+    return words, functional.kl_div(said, wanted, reduction="batchmean")
 
 
 def _f1(said: Sequence[Sequence[Any]], right: Sequence[Sequence[Any]]) -> float:
