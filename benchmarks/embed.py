@@ -7,7 +7,6 @@ The bare loop runs the same weights over the same pictures, which were decoded a
 
 import contextlib
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from benchmarks.comparison import Comparison, compare
 from benchmarks.machine import machine
 from benchmarks.pictures import MemoryImages, scene_jpegs
 from benchmarks.threads import torch_threads
-from demo.weights import clip
+from demo.weights import TRAINED
 from schemas.errors import RequestError, SetupError
 from schemas.tables import DOWNLOAD
 from stages.base import ShardInput, ShardOutput, shard_name
@@ -115,15 +114,12 @@ def _same_vectors(output: ShardOutput, vectors: np.ndarray) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     command = parser("embed", "The embed stage against the bare loop of its model.", 200)
-    command.add_argument("--model", help="open_clip folder or hub id; without it the demo's small random one is made")
+    command.add_argument("--model", help="open_clip folder or hub id; without it the demo's own")
     given = command.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        if given.model is None:
-            clip.make(Path(folder))
-        try:
-            answer = measure(given.model or folder, given.images, given.rounds)
-        except (RequestError, SetupError) as error:
-            command.error(str(error))
+    try:
+        answer = measure(given.model or str(TRAINED / "clip"), given.images, given.rounds)
+    except (RequestError, SetupError) as error:
+        command.error(str(error))
     show(answer, given.json)
 
 
