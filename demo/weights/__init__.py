@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from demo.weights import depth, detr, florence, llava, owlv2
+from demo.weights import depth, florence, llava, owlv2
 from schemas.identity import folder_hash
 
 TRAINED = Path(__file__).parent / "trained"
@@ -29,7 +29,7 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "clip": _trained("clip"),
     "tagger": _trained("tagger"),
     "owlv2": owlv2.make,
-    "detector": detr.make,
+    "detector": _trained("detector"),
     "depth": depth.make,
     "florence": florence.make,
     "llava": llava.make,

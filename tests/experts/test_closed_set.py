@@ -2,13 +2,14 @@ import numpy as np
 import torch
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
-from tests.photographs import photograph
+from demo.scene import render
 
 
 def test_boxes_are_the_librarys_own_normalised(opened, small_weights):
-    image = photograph("rocket").crop((0, 0, 501, 260))
+    image = render(13).image.resize((501, 260))
     folder = small_weights["detector"]
-    processor, model = AutoImageProcessor.from_pretrained(folder), AutoModelForObjectDetection.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    model = AutoModelForObjectDetection.from_pretrained(folder)
     with torch.inference_mode():
         outputs = model.eval()(**processor(images=image, return_tensors="pt"))
     (found,) = processor.post_process_object_detection(outputs, threshold=0.3, target_sizes=[(260, 501)])

@@ -4,7 +4,6 @@ The loss is MiDaS's, with which Depth Anything was trained too (arXiv:1907.01341
 truth are brought to one scale and offset per picture, so that only relative disparity is learnt.
 """
 
-import copy
 import tempfile
 from pathlib import Path
 from typing import ClassVar
@@ -27,6 +26,7 @@ from demo.scene import render
 from demo.split import seeds
 from demo.train import augment
 from demo.train.base import Recipe, RecipeSection
+from demo.train.half import save_half
 from demo.train.pool import GRID, ScenePool
 from demo.train.towers import NORM_EPS, dinov2_backbone, load_clip, patch_deviation
 
@@ -156,8 +156,7 @@ class DepthRecipe(Recipe[DepthSection]):
 
     def save(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, DepthAnythingForDepthEstimation)
-        plain = copy.deepcopy(model).half().cpu().to(memory_format=torch.contiguous_format)
-        plain.save_pretrained(folder)
+        save_half(model, folder)
         DPTImageProcessor(
             size={"height": SIZE, "width": SIZE},
             keep_aspect_ratio=False,

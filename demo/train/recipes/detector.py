@@ -6,7 +6,6 @@ from several cells of each object (`one_to_many`); their best cells are good box
 which starts from them, learns one-to-one matching from its first step on.
 """
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from demo.shapes import CATEGORIES
 from demo.train import augment
 from demo.train.assignment import Targets, losses, one_to_many, one_to_one
 from demo.train.base import Recipe, RecipeSection
+from demo.train.half import save_half
 from demo.train.pool import ScenePool
 
 SIDE = 160
@@ -130,7 +130,7 @@ class Detector(Recipe[DetectorSection]):
     def save(self, model: nn.Module, folder: Path) -> None:
         from transformers import RTDetrImageProcessor
 
-        copy.deepcopy(model).half().save_pretrained(folder)
+        save_half(model, folder)
         RTDetrImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
 
 

@@ -8,7 +8,6 @@ is a sum of a few cosines over the bins, so that what is learnt of one place hol
 The model sees too little of a sign to read it, so it neither learns to answer `<OCR_WITH_REGION>` nor to quote signs.
 """
 
-import copy
 import functools
 import re
 from collections import Counter
@@ -31,6 +30,7 @@ from demo.shapes import CATEGORIES
 from demo.train import augment, texts
 from demo.train.attention import product_attention
 from demo.train.base import Recipe, RecipeSection
+from demo.train.half import save_half
 from demo.train.pool import ScenePool
 from demo.train.tokenizer import byte_pair_merges
 from demo.truth import SceneTruth
@@ -293,8 +293,7 @@ class FlorenceRecipe(Recipe[FlorenceTrainSection]):
 
     def save(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, FlorenceTrainer)
-        florence = copy.deepcopy(model.settle()).half().to(memory_format=torch.contiguous_format)
-        florence.save_pretrained(folder)
+        save_half(model.settle(), folder)
         self.processor.save_pretrained(folder)
 
     def _prompt(self, task: str) -> Tensor:

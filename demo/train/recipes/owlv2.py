@@ -6,7 +6,6 @@ classes keep their meaning. Every patch within an object may answer for it (`dem
 that takes far fewer steps.
 """
 
-import copy
 import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from demo.shapes import CATEGORIES
 from demo.train import augment
 from demo.train.assignment import Targets, losses, one_to_many
 from demo.train.base import Recipe, RecipeSection
+from demo.train.half import save_half
 from demo.train.pool import ScenePool
 from demo.train.texts import strangers
 from demo.train.tokenizer import CONTEXT, make_tokenizer
@@ -235,7 +235,7 @@ class Owlv2Recipe(Recipe[Owlv2Section]):
 
     def save(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, Owlv2ForObjectDetection)
-        copy.deepcopy(model).half().cpu().save_pretrained(folder)
+        save_half(model, folder)
         processor = Owlv2ImageProcessor(size={"height": SIZE, "width": SIZE})
         Owlv2Processor(processor, self.tokenizer).save_pretrained(folder)
 
