@@ -30,7 +30,7 @@ def scene_world(config: Config, run_dir: str, say: Callable[[str], None] = lambd
         raise RequestError("The demo's scene world needs a run directory on this machine, such as runs/demo.")
     folder = storage.root / FOLDER
     if not (folder / "world.json").exists():
-        say("Rendering the scene world and making small random weights ...")
+        say("Rendering the scene world ...")
     make_weights(folder / "weights")
     world = build_world(folder, scenes=config.world.scenes, seed=config.world.seed)
     with WorldServer(world) as server:

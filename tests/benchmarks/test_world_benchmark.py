@@ -113,7 +113,12 @@ def test_rows_are_judged_by_the_mean_on_the_right_side_of_their_target():
 
 def test_the_command_measures_writes_its_page_and_says_the_same_again(tmp_path, capsys, small_weights):
     off = [f"perceive.{name}=null" for name in ("ocr", "depth", "florence")]
-    models = {"embed": "clip", "perceive.tags": "tagger", "perceive.open_set": "owlv2", "perceive.closed_set": "detector"}
+    models = {
+        "embed": "clip",
+        "perceive.tags": "tagger",
+        "perceive.open_set": "owlv2",
+        "perceive.closed_set": "detector",
+    }
     settings = off + [f"{section}.model={small_weights[family]}" for section, family in models.items()]
     overrides = [word for setting in settings for word in ("--set", setting)]
     main(["--json", "--scenes", "4", "--seed", "640", *overrides, "--page", str(tmp_path / "page.md")])

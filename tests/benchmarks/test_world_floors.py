@@ -1,0 +1,55 @@
+"""What the demo's stages make of fresh scenes: no stage may become worse unnoticed.
+
+The floors lie below the worst of several sets of scenes, never of the one measured here; `python -m benchmarks.world`
+has the figures themselves, on more scenes.
+"""
+
+import pytest
+
+from benchmarks.world.__main__ import APART
+from benchmarks.world.measure import demo_config, measure
+from demo.split import seeds
+
+SCENES, SEED = 80, 601
+"""k-means needs ten scenes for each of its eight clusters."""
+COPIES = ("reencoded", "watermarked", "cropped")
+FLOORS = {
+    "purity": 0.95,
+    "copies.reencoded.found": 0.95,
+    "copies.watermarked.found": 0.95,
+    "copies.cropped.found": 0.85,
+    "tags.f1": 0.85,
+    "closed_set.map50": 0.60,
+    "open_set.map50": 0.50,
+    "depth.residual_correlation": 0.70,
+    "depth.pair_order": 0.92,
+    "signs.clean": 0.93,
+}
+MOST_HIT = 0.025
+
+
+@pytest.fixture(scope="module")
+def figures():
+    with demo_config() as config:
+        (measured,) = measure(config, [seeds("test", SCENES, SEED * APART)], COPIES)
+    return measured.figures
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_no_stage_falls_below_its_floor(figures, name):
+    assert figures[name] >= FLOORS[name]
+
+
+def test_distinct_scenes_are_left_alone(figures):
+    assert figures["copies.hit"] <= MOST_HIT
+
+
+def test_what_a_trivial_answer_gives_is_beaten(figures):
+    for name, trivial in (
+        ("purity", "purity.majority"),
+        ("tags.f1", "tags.fixed.f1"),
+        ("closed_set.map50", "boxes.mean.map50"),
+        ("open_set.map50", "boxes.mean.map50"),
+        ("depth.pair_order", "depth.mean_map.pair_order"),
+    ):
+        assert figures[name] > figures[trivial]
