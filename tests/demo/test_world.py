@@ -80,7 +80,7 @@ def test_every_kind_of_fault_is_planted(world: World) -> None:
     network = ["dns", "connect", "timeout", "redirects", "http_status", "truncated_body", "too_many_bytes"]
     content = ["too_many_pixels", "too_many_frames", "not_an_image", "decode", "too_small"]
     assert set(world.expected.values()) == {None, *map(Reason, stated + refused + network + content)}
-    assert {e.copied for e in world.entries} == {None, "reencoded", "resized", "cropped", "same_bytes"}
+    assert {e.copied for e in world.entries} == {None, "reencoded", "resized", "watermarked", "cropped", "same_bytes"}
 
 
 def test_good_urls_serve_their_scene(world: World) -> None:
@@ -94,7 +94,7 @@ def test_good_urls_serve_their_scene(world: World) -> None:
                 truth = world.truth[entry.url]
                 assert truth.seed == entry.scene
                 assert entry.text
-                if entry.copied in (None, "reencoded", "same_bytes"):
+                if entry.copied in (None, "reencoded", "watermarked", "same_bytes"):
                     assert picture.size == (truth.width, truth.height)
                 else:
                     assert 448 <= min(picture.size) < min(truth.width, truth.height)

@@ -52,8 +52,17 @@ def test_priors_stay_with_their_images_whatever_the_order(opened, name):
     expert = opened(name)
     forward = expert.look(images, [TAGS] * 3)
     backward = expert.look(images[::-1], [TAGS] * 3)[::-1]
-    assert forward == backward
+    assert about_the_same(forward, backward)
     assert len({str(prior) for prior in forward}) > 1
+
+
+def about_the_same(one, other):
+    """Equal but for a float's last bits, which an image's place in its batch may decide."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(about_the_same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(about_the_same, one, other))
+    return one == (pytest.approx(other, abs=1e-5) if isinstance(one, float) else other)
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERTS if name != "ocr"])
