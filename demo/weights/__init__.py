@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from demo.weights import depth, florence, llava, owlv2
+from demo.weights import florence, llava
 from schemas.identity import folder_hash
 
 TRAINED = Path(__file__).parent / "trained"
@@ -28,9 +28,9 @@ def _trained(family: str) -> Callable[[Path], None]:
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "clip": _trained("clip"),
     "tagger": _trained("tagger"),
-    "owlv2": owlv2.make,
+    "owlv2": _trained("owlv2"),
     "detector": _trained("detector"),
-    "depth": depth.make,
+    "depth": _trained("depth"),
     "florence": florence.make,
     "llava": llava.make,
 }

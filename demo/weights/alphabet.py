@@ -1,4 +1,4 @@
-"""The byte-level alphabet of CLIP's and BART's tokenizers: with it and no merges, any text can be written."""
+"""The byte-level alphabet of CLIP's and BART's tokenizers: whatever the merges, any text can be written with it."""
 
 from tokenizers.pre_tokenizers import ByteLevel
 
@@ -6,16 +6,6 @@ from tokenizers.pre_tokenizers import ByteLevel
 def byte_symbols() -> list[str]:
     """The 256 printable characters that stand for the bytes, sorted."""
     return sorted(ByteLevel.alphabet())
-
-
-def clip_vocabulary() -> dict[str, int]:
-    """Bytes, bytes that end a word, then start and end of text.
-
-    CLIP's text towers pool at the largest id, so the end of text has it.
-    """
-    symbols = byte_symbols()
-    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
-    return {token: i for i, token in enumerate(tokens)}
 
 
 def bart_vocabulary() -> dict[str, int]:
