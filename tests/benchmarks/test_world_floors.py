@@ -14,17 +14,20 @@ SCENES, SEED = 80, 601
 """k-means needs ten scenes for each of its eight clusters."""
 COPIES = ("reencoded", "watermarked", "cropped")
 FLOORS = {
-    "purity": 0.95,
-    "copies.reencoded.found": 0.95,
-    "copies.watermarked.found": 0.95,
-    "copies.cropped.found": 0.85,
-    "tags.f1": 0.85,
-    "closed_set.map50": 0.60,
-    "open_set.map50": 0.50,
-    "depth.residual_correlation": 0.70,
-    "depth.pair_order": 0.92,
-    "signs.clean": 0.93,
+    "purity": 0.97,
+    "copies.reencoded.found": 0.97,
+    "copies.watermarked.found": 0.97,
+    "copies.cropped.found": 0.90,
+    "tags.f1": 0.97,
+    "closed_set.map50": 0.94,
+    "open_set.map50": 0.78,
+    "open_set.held_out.ap50": 0.35,
+    "depth.residual_correlation": 0.88,
+    "depth.pair_order": 0.94,
+    "signs.clean": 0.92,
 }
+"""Below the worst of four sets of 80 validation scenes: 1.0, 1.0, 1.0, 0.95, 0.992, 0.977, 0.833, 0.597, 0.910, 0.957,
+0.971 in this order."""
 MOST_HIT = 0.025
 
 
