@@ -80,7 +80,8 @@ def test_objects_are_as_near_as_the_ground_they_stand_on(seed: int) -> None:
     for item in truth.objects:
         x1, y1, x2, y2 = item.visible_box
         assert np.isclose(disparity[y1:y2, x1:x2], 1 / item.distance, rtol=1e-3).any()
-        if free.any() and item.full_box[3] < truth.height:
+        turned = item.condition == "rotated"  # it stands on its box, whose corners are empty
+        if free.any() and item.full_box[3] < truth.height and not turned:
             assert np.allclose(disparity[item.full_box[3] - 1, free], 1 / item.distance, rtol=0.08)
 
 

@@ -97,7 +97,7 @@ def test_signs_are_read_for_real(finished: Run, world: World) -> None:
     signs = found = 0
     for shard in store.shards("select"):
         for row in store.table("select", shard).to_pylist():
-            for sign in (o for o in world.truth[row["url"]].objects if o.text and o.occlusion < 0.05):
+            for sign in (o for o in world.truth[row["url"]].objects if o.condition == "clean"):
                 signs += 1
                 # Word by word: lines of two signs side by side are read across both.
                 found += all(word in read[row["uid"]] for word in (sign.text or "").lower().split())

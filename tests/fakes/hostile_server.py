@@ -16,7 +16,6 @@ class HostileServer(ThreadingHTTPServer):
     Attributes:
         routes: by path.
         seen: (path, headers) of every request, in order of arrival.
-        busiest: most requests that were being answered at once.
     """
 
     daemon_threads = True
@@ -28,9 +27,7 @@ class HostileServer(ThreadingHTTPServer):
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.routes: dict[str, Route] = {}
         self.seen: list[tuple[str, dict[str, str]]] = []
-        self.busiest = 0
         self.lock = threading.Lock()
-        self.now = 0
 
     @property
     def place(self) -> str:
@@ -50,13 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             server.seen.append((self.path, dict(self.headers)))
-            server.now += 1
-            server.busiest = max(server.busiest, server.now)
-        try:
-            server.routes.get(self.path, answer(b"gone", status=404))(self)
-        finally:
-            with server.lock:
-                server.now -= 1
+        server.routes.get(self.path, answer(b"gone", status=404))(self)
 
     def log_message(self, *_: object) -> None:
         pass
