@@ -4,7 +4,10 @@ from demo.backgrounds import SETTINGS
 from demo.truth import ObjectTruth, SceneTruth
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+_SIDES = {"left": "on the left", "centre": "near the centre", "right": "on the right"}
+DEPTHS = {"near": "in the foreground", "middle": "in the middle distance", "far": "in the background"}
 _LEFT, _RIGHT = 0.36, 0.64
+_NEAR, _FAR = 2 / 3, 0.4
 
 
 def dense_caption(truth: SceneTruth) -> str:
@@ -30,20 +33,20 @@ def with_article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-def side(item: ObjectTruth, truth: SceneTruth) -> str:
-    """Where its visible part's middle lies: `on the left`, `near the centre` or `on the right`."""
+def side_of(item: ObjectTruth, truth: SceneTruth) -> str:
+    """left, centre or right, by the middle of what is seen of it."""
     place = _middle(item) / truth.width
-    return "on the left" if place < _LEFT else "on the right" if place > _RIGHT else "near the centre"
+    return "left" if place < _LEFT else "right" if place > _RIGHT else "centre"
 
 
-def depth(item: ObjectTruth, truth: SceneTruth) -> str:
-    """By the row on which it stands: thirds of the ground between the horizon and the lower edge."""
+def depth_of(item: ObjectTruth, truth: SceneTruth) -> str:
+    """near, middle or far, by the row on which it stands between the horizon and the lower edge."""
     share = (item.full_box[3] - truth.horizon) / (truth.height - truth.horizon)
-    return "in the foreground" if share > 2 / 3 else "in the middle distance" if share > 0.4 else "in the background"
+    return "near" if share > _NEAR else "middle" if share > _FAR else "far"
 
 
 def _sentence(item: ObjectTruth, truth: SceneTruth) -> str:
-    text = f"{with_article(name(item))} stands {depth(item, truth)} {side(item, truth)}"
+    text = f"{with_article(name(item))} stands {DEPTHS[depth_of(item, truth)]} {_SIDES[side_of(item, truth)]}"
     if item.occlusion > 0.05:
         text += ", partly hidden by something nearer"
     if item.text is not None:

@@ -6,6 +6,9 @@ from typing import Literal, get_args
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
+HELD_OUT = "mug"
+"""The category that the open-set detector is never trained to find: what it finds of it, it knows by name alone."""
+
 _FIRST: dict[Split, int] = {"test": 0, "train": 1_000_000_000, "validation": 2_000_000_000}
 _END = 3_000_000_000
 

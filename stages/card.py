@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field
 
 from schemas.section import Section
 from schemas.summary import RunSummary
+from stages.markdown import markdown_environment
 
 # The Hub's own steps for `size_categories`.
 _SIZES = [("n<1K", 1_000), ("1K<n<10K", 10_000), ("10K<n<100K", 100_000), ("100K<n<1M", 1_000_000), ("1M<n<10M", 10**7)]
@@ -45,14 +45,7 @@ def render_card(summary: RunSummary, section: CardSection) -> str:
         "tags": ["webdataset", "image-captioning", "densefusion", *section.tags],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.tar"}]}],
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown made of configuration and figures; nothing of the web enters
-    )
+    environment = markdown_environment(Path(__file__).parent)
     environment.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
     environment.filters["count"] = lambda value: f"{value:,}"
     return environment.get_template("card.md.j2").render(

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from benchmarks.world.measure import Measured
 from benchmarks.world.pictures import experts_sheet, signs_sheet, worst
 from demo.shapes import CATEGORIES
+from stages.markdown import markdown_environment
 
 SHOWN = 4
 """Scenes on a sheet."""
@@ -29,14 +29,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def write_page(answer: dict[str, Any], path: Path) -> None:
     """Write the page of an answer; its pictures are those that lie in images/ beside it."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown of figures; nothing of the web enters
-    )
+    environment = markdown_environment(Path(__file__).parent)
     environment.filters["cells"] = cells
     missed = [row["figure"] for row in answer["table"] if row["reached"] is False]
     figures = {name: value["mean"] for name, value in answer["figures"].items()}

@@ -14,11 +14,9 @@ from demo.metrics.signs import error_rate, exact, lines_on, sign_text
 from demo.metrics.tags import best_fixed_tags, tag_figures
 from demo.shapes import CATEGORIES
 from demo.signs import CONDITIONS
+from demo.split import HELD_OUT
 from demo.truth import SceneTruth
 from experts.depth import unpacked
-
-HELD_OUT = "mug"
-"""The category that no open-set detector of the demo was trained to find; its tower has met the word."""
 
 Priors = Sequence[dict[str, Any]]
 

@@ -8,20 +8,19 @@ What signs say is left out: a tower that sees 160 px cannot read it.
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from itertools import product
 
 from demo.backgrounds import SETTINGS
+from demo.captions import DEPTHS, depth_of, side_of, with_article
 from demo.palette import OBJECT_COLOURS
 from demo.shapes import CATEGORIES
-from demo.truth import ObjectTruth, SceneTruth
+from demo.truth import SceneTruth
+from experts.tagger import TagsSection
+from experts.tags_open_clip import OpenClipTagger
 
 TEMPLATES = ("a photo of {}", "a photo of {}", "a photo of {}", "{}", "a picture of {}", "an image of {}")
 """Around a label; the tags expert uses the first."""
 SIDES = {"left": "on the left", "centre": "in the centre", "right": "on the right"}
-DEPTHS = {"near": "in the foreground", "middle": "in the middle distance", "far": "in the background"}
-_LEFT, _RIGHT = 0.36, 0.64
-_NEAR, _FAR = 2 / 3, 0.4
 _AMBIGUOUS = """
 alley apartment ball balloon banner barn barrel basket beach bedroom bin bottle bowl box brick bucket building bush
 cable cactus can car carpet cartoon chimney chocolate cliff cloud coat coffee collage column cone corridor cottage
@@ -87,18 +86,6 @@ def right(claims: Sequence[frozenset[Claim]], scenes: Sequence[frozenset[Claim]]
     return [[stated <= known for stated in claims] for known in scenes]
 
 
-def side_of(item: ObjectTruth, truth: SceneTruth) -> str:
-    """left, centre or right, by the middle of what is seen of it."""
-    place = (item.visible_box[0] + item.visible_box[2]) / 2 / truth.width
-    return "left" if place < _LEFT else "right" if place > _RIGHT else "centre"
-
-
-def depth_of(item: ObjectTruth, truth: SceneTruth) -> str:
-    """near, middle or far, by the row on which it stands between the horizon and the lower edge."""
-    share = (item.full_box[3] - truth.horizon) / (truth.height - truth.horizon)
-    return "near" if share > _NEAR else "middle" if share > _FAR else "far"
-
-
 def caption(truth: SceneTruth, rng: random.Random) -> Text:
     """A text that is right for the scene: mostly dense, else as short as an alt text, a list, or a single phrase."""
     setting = Claim(setting=truth.setting)
@@ -156,10 +143,6 @@ def label_text(label: str, rng: random.Random) -> str:
     return rng.choice(TEMPLATES).format(phrase)
 
 
-def with_article(phrase: str) -> str:
-    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
-
-
 def words() -> list[str]:
     """Every word that a text here may hold, sorted, each once."""
     texts: list[str] = [*TEMPLATES, *SIDES.values(), *DEPTHS.values(), *_LINKS]
@@ -177,7 +160,7 @@ _DENSE = ("the image shows {where}.", "{where}.", "a photo of {where}.", "this i
 
 def _nouns() -> list[str]:
     """The labels that the tags expert takes by default."""
-    return (resources.files("experts") / "data" / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    return OpenClipTagger(TagsSection()).listed()
 
 
 def _dense(objects: list[Claim], setting: str, rng: random.Random) -> str:

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from demo.backgrounds import SETTINGS
 from demo.encodings import cropped, reencoded, resized, watermarked
+from demo.metrics.clusters import purity
 from demo.palette import OBJECT_COLOURS
 from demo.shapes import CATEGORIES
 from demo.train import augment, texts
@@ -225,7 +226,7 @@ class ClipRecipe(Recipe[ClipSection]):
         images, tokens = self._embed(model, np.asarray(pool.images))
         facts = [texts.facts(truth) for truth in pool.truths]
         settings = np.array([list(SETTINGS).index(truth.setting) for truth in pool.truths])
-        figures = {f"purity_{k}": purity(images.numpy(), settings, k) for k in (8, 16)}
+        figures = {f"purity_{k}": purity_of_clusters(images.numpy(), settings, k) for k in (8, 16)}
         captions = [texts.caption(truth, random.Random(truth.seed)) for truth in pool.truths]
         written = torch.cat([model.read(part) for part in self.tokens([c.text for c in captions]).split(256)])
         cosine = images[:500] @ written[:500].T
@@ -340,13 +341,13 @@ def dense_targets(pool: ScenePool, rows: np.ndarray, where: np.ndarray) -> list[
     return [torch.from_numpy(part) for part in (kinds[every, fine], colours[every, fine], disparity, box)]
 
 
-def purity(rows: np.ndarray, classes: np.ndarray, k: int) -> float:
-    """Share of unit rows (n, width) whose class is the most frequent one of their k-means cluster."""
+def purity_of_clusters(rows: np.ndarray, classes: np.ndarray, k: int) -> float:
+    """Purity of the k clusters of k-means over unit rows (n, width)."""
     from stages.curate.kmeans import SphericalKMeans
 
     kmeans = SphericalKMeans(iterations=25, seed=0, nredo=20)
     clusters, _ = kmeans.assign(rows, kmeans.fit(rows, k))
-    return sum(np.bincount(classes[clusters == c], minlength=1).max() for c in range(k)) / len(rows)
+    return purity(clusters.tolist(), classes.tolist())
 
 
 def best_f1(scores: Tensor, holds: Tensor) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from demo.backgrounds import SETTINGS
+from demo.captions import DEPTHS, depth_of, side_of, with_article
 from demo.metrics.boxes import Found, Truth, precision_recall
 from demo.palette import OBJECT_COLOURS
 from demo.shapes import CATEGORIES
@@ -366,8 +367,8 @@ def caption(truth: SceneTruth) -> str:
     """The answer to `<MORE_DETAILED_CAPTION>`."""
     sentences = [f"The image shows {SETTINGS[truth.setting].phrase}."]
     for item in truth.objects:
-        place = f"{texts.SIDES[texts.side_of(item, truth)]} {texts.DEPTHS[texts.depth_of(item, truth)]}"
-        clause = f"{texts.with_article(f'{item.colour} {item.category}')} {place}."
+        place = f"{texts.SIDES[side_of(item, truth)]} {DEPTHS[depth_of(item, truth)]}"
+        clause = f"{with_article(f'{item.colour} {item.category}')} {place}."
         sentences.append(clause[0].upper() + clause[1:])
     return " ".join(sentences)
 

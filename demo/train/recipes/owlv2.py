@@ -23,6 +23,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from demo.backgrounds import SETTINGS
 from demo.metrics.boxes import Found, Truth, mean_average_precision
 from demo.shapes import CATEGORIES
+from demo.split import HELD_OUT
 from demo.train import augment
 from demo.train.assignment import Targets, losses, one_to_many
 from demo.train.base import Recipe, RecipeSection
@@ -48,7 +49,7 @@ class Owlv2Section(RecipeSection):
     start: Path | None = Field(None, description="folder of the CLIP model whose towers it starts from; null: none")
     tower_rate: float = Field(0.5, gt=0, le=1, description="the vision tower's learning rate, as a share of the heads'")
     text_rate: float = Field(0.0, ge=0, le=1, description="the text tower's; 0 leaves it as CLIP made it")
-    held_out: str = Field("mug", description="category that is neither shown nor denied: the open-set test")
+    held_out: str = Field(HELD_OUT, description="category that is neither shown nor denied: the open-set test")
     strangers: int = Field(16, ge=0, description="names of things that are in no scene, asked for at each step")
     candidates: int = Field(6, ge=1, description="most patches that an object is assigned")
     least_window: float = Field(0.7, gt=0, le=1, description="smallest side of the part of a scene that is shown")

@@ -10,21 +10,20 @@ from PIL import Image
 
 from demo.palette import OBJECT_COLOURS
 from demo.shapes import CATEGORIES
-from demo.train import pool as pools
-from demo.train.pool import ScenePool, open_pool
+from demo.train.pool import ScenePool
 from demo.train.recipes import clip
 from demo.train.recipes.clip import ClipRecipe, ClipSection, ClipTrainer
 from experts.open_clip_model import load_open_clip, open_clip_name
 from schemas.section import ModelRef
+from tests.demo.train.conftest import ScenesOf
+from tests.demo.train.learning import every_part_falls_and_reaches_every_weight
 
 SMALL = ClipSection(steps=1, batch_size=4, width=64, layers=1, text_width=32, text_layers=1, embed_dim=32)
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> ScenePool:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pools, "CHUNK", 4)
-        return open_pool("validation", 16, tmp_path_factory.mktemp("scenes"))
+def scenes(scenes_of: ScenesOf) -> ScenePool:
+    return scenes_of("validation", 16)
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +32,7 @@ def recipe() -> ClipRecipe:
 
 
 def test_every_part_of_the_loss_falls_and_reaches_both_towers(recipe: ClipRecipe, scenes: ScenePool) -> None:
-    torch.manual_seed(0)
-    model = recipe.build().train()
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    curve = []
-    for step in range(14):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, parts = recipe.loss(model, scenes, np.arange(4), np.random.default_rng(step), 0.0)
-        optimizer.zero_grad()
-        loss.backward()
-        if step == 0:
-            assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-        optimizer.step()
-        curve.append(parts)
-    for name in curve[0]:
-        assert np.mean([parts[name] for parts in curve[-3:]]) < np.mean([parts[name] for parts in curve[:2]]), name
+    every_part_falls_and_reaches_every_weight(recipe, scenes, steps=14)
 
 
 def test_the_saved_folder_is_the_trained_model(recipe: ClipRecipe, scenes: ScenePool, tmp_path: Path) -> None:
@@ -141,8 +126,8 @@ def test_purity_of_clusters_that_are_the_classes_and_of_one_that_holds_two() -> 
     classes = np.repeat(np.arange(4), 20)
     rows = centres[classes] + 0.01 * rng.standard_normal((80, 16)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    assert clip.purity(rows, classes, 4) == 1
-    assert clip.purity(rows, np.arange(80) % 2, 4) == pytest.approx(0.5)
+    assert clip.purity_of_clusters(rows, classes, 4) == 1
+    assert clip.purity_of_clusters(rows, np.arange(80) % 2, 4) == pytest.approx(0.5)
 
 
 def test_trainer_says_what_it_saw_in_the_shapes_it_promises(recipe: ClipRecipe) -> None:

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from demo.shapes import CATEGORIES
-from demo.train import pool as pools
 from demo.train.assignment import Targets, losses, one_to_many, one_to_one, overlaps
-from demo.train.pool import ScenePool, open_pool
+from demo.train.pool import ScenePool
 from demo.train.recipes import recipe
 from demo.train.recipes.detector import SIDE, Detector, DetectorSection, _cells, _targets, detect
 from experts.closed_set import ClosedSet, ClosedSetSection
+from tests.demo.train.conftest import ScenesOf
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> torch.Tensor:
@@ -83,9 +83,8 @@ def test_a_sure_prediction_on_an_ignored_object_costs_nothing_elsewhere_it_does(
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ScenePool:
-    pools.CHUNK = 8
-    return open_pool("train", 8, tmp_path_factory.mktemp("scenes"))
+def pool(scenes_of: ScenesOf) -> ScenePool:
+    return scenes_of("train", 8)
 
 
 @pytest.fixture(scope="module")

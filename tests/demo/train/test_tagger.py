@@ -8,18 +8,16 @@ import torch
 from PIL import Image
 
 from demo.shapes import CATEGORIES
-from demo.train import pool as pools
 from demo.train.augment import WHOLE
-from demo.train.pool import ScenePool, open_pool
+from demo.train.pool import ScenePool
 from demo.train.recipes.tagger import LABELS, THRESHOLD, Tagger, TaggerSection, cell_shares, figures, targets
 from experts.tags import Tags, TagsSection
+from tests.demo.train.conftest import ScenesOf
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> ScenePool:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pools, "CHUNK", 8)
-        return open_pool("validation", 16, tmp_path_factory.mktemp("scenes"))
+def scenes(scenes_of: ScenesOf) -> ScenePool:
+    return scenes_of("validation", 16)
 
 
 def test_tags_of_whole_pictures_are_the_truths(scenes: ScenePool) -> None:

@@ -7,19 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from demo.train import pool as pools
-from demo.train.pool import GRID, ScenePool, open_pool
+from demo.train.pool import GRID, ScenePool
 from demo.train.recipes.clip import ClipRecipe, ClipSection
 from demo.train.recipes.depth import DepthRecipe, DepthSection, aligned, gradients
 from experts.depth import Depth, unpacked
 from experts.depth import DepthSection as ExpertSection
+from tests.demo.train.conftest import ScenesOf
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> ScenePool:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pools, "CHUNK", 4)
-        return open_pool("validation", 8, tmp_path_factory.mktemp("scenes"))
+def scenes(scenes_of: ScenesOf) -> ScenePool:
+    return scenes_of("validation", 8)
 
 
 @pytest.fixture(scope="module")

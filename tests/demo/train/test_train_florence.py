@@ -9,8 +9,7 @@ from PIL import Image
 
 from demo.shapes import CATEGORIES
 from demo.train import augment
-from demo.train import pool as pools
-from demo.train.pool import ScenePool, open_pool
+from demo.train.pool import ScenePool
 from demo.train.recipes.florence import (
     GRID,
     MEAN,
@@ -26,6 +25,8 @@ from demo.train.recipes.florence import (
     view,
 )
 from experts.florence import BINS, CAPTION, REGIONS, Florence, FlorenceSection, plain, region_boxes
+from tests.demo.train.conftest import ScenesOf
+from tests.demo.train.learning import every_part_falls_and_reaches_every_weight
 
 SMALL = FlorenceTrainSection(
     steps=1,
@@ -40,10 +41,8 @@ SMALL = FlorenceTrainSection(
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> ScenePool:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pools, "CHUNK", 4)
-        return open_pool("validation", 12, tmp_path_factory.mktemp("scenes"))
+def scenes(scenes_of: ScenesOf) -> ScenePool:
+    return scenes_of("validation", 12)
 
 
 @pytest.fixture(scope="module")
@@ -125,21 +124,7 @@ def test_cells_know_their_object_its_rank_and_its_edges(scenes: ScenePool) -> No
 
 
 def test_every_part_of_the_loss_falls_and_reaches_every_weight(recipe: FlorenceRecipe, scenes: ScenePool) -> None:
-    torch.manual_seed(0)
-    model = recipe.build()
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    curve = []
-    for step in range(12):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, parts = recipe.loss(model, scenes, np.arange(4), np.random.default_rng(step), 0.0)
-        optimizer.zero_grad()
-        loss.backward()
-        if step == 0:
-            assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-        optimizer.step()
-        curve.append(parts)
-    for name in curve[0]:
-        assert np.mean([parts[name] for parts in curve[-3:]]) < np.mean([parts[name] for parts in curve[:2]]), name
+    every_part_falls_and_reaches_every_weight(recipe, scenes, steps=12)
 
 
 def test_the_expert_says_what_the_saved_model_says(recipe: FlorenceRecipe, scenes: ScenePool, tmp_path: Path) -> None:

@@ -9,22 +9,19 @@ from PIL import Image
 from transformers import Owlv2ImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from demo.split import HELD_OUT
 from demo.train import augment
-from demo.train import pool as pools
-from demo.train.pool import ScenePool, open_pool
+from demo.train.pool import ScenePool
 from demo.train.recipes import owlv2
 from demo.train.recipes.clip import ClipRecipe, ClipSection
 from demo.train.recipes.owlv2 import SIZE, Owlv2Recipe, Owlv2Section
 from experts.open_set import OpenSet, OpenSetSection
-
-HELD_OUT = "mug"
+from tests.demo.train.conftest import ScenesOf
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> ScenePool:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pools, "CHUNK", 4)
-        return open_pool("validation", 8, tmp_path_factory.mktemp("scenes"))
+def scenes(scenes_of: ScenesOf) -> ScenePool:
+    return scenes_of("validation", 8)
 
 
 @pytest.fixture(scope="module")
