@@ -66,8 +66,20 @@ class Storage(ABC):
         """Where other programs (DuckDB, a shell) find the object."""
 
     @abstractmethod
+    def local(self, key: str) -> Path:
+        """A local file with the object's bytes, to read. Raises FileNotFoundError."""
+
+    @abstractmethod
     def scratch(self, name: str) -> Path:
         """An empty local folder for one attempt; the caller removes it."""
+
+    @abstractmethod
+    def kept(self, stage: str, name: str) -> Path:
+        """A folder of a stage's own that outlives attempts, with what lies in it."""
+
+    @abstractmethod
+    def drop_kept(self, stage: str) -> None:
+        """Remove every such folder of a stage."""
 
     def exists(self, key: str) -> bool:
         try:
@@ -152,6 +164,19 @@ class LocalStorage(Storage):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
+
+    def local(self, key: str) -> Path:
+        path = self.path(key)
+        path.stat()
+        return path
+
+    def kept(self, stage: str, name: str) -> Path:
+        folder = self.root / ".kept" / stage / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def drop_kept(self, stage: str) -> None:
+        shutil.rmtree(self.root / ".kept" / stage, ignore_errors=True)
 
     @contextlib.contextmanager
     def _temporary(self, key: str, data: bytes) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from typing import Literal
 import pyarrow as pa
 
 from pipeline.fingerprint import Components, digest, stage_identity, with_inputs
+from pipeline.gather import GatherReader, Spread, done_here
 from pipeline.store import CommittedImages, Store, check_output, gather_digest
 from schemas.commit import CommitRecord, DataObject, FailureRecord, Worker
 from schemas.errors import ContractError, SetupError
@@ -39,26 +40,13 @@ class Begun:
     retries: int
 
 
-class GatherReader:
-    """GatherInput over the store."""
-
-    def __init__(self, store: Store, scratch: Path) -> None:
-        self.store = store
-        self.scratch = scratch
-
-    def shards(self, stage: str) -> list[str]:
-        return self.store.shards(stage)
-
-    def table(self, stage: str, shard: str, columns: list[str] | None = None) -> pa.Table:
-        return self.store.table(stage, shard, columns)
-
-
 class Work:
     """Does shards of one stage in this process.
 
     Args:
         session: of the runner that asked; deaths are counted within one session.
         find_poison: given a shard and its uids, the uids that kill a process (`pipeline.isolate`).
+        spread: who does what a gather spreads.
     """
 
     def __init__(
@@ -69,12 +57,14 @@ class Work:
         session: str,
         retries: int,
         find_poison: Callable[[str, list[str]], list[str]] | None = None,
+        spread: Spread = done_here,
     ) -> None:
         self.store = store
         self.stage = stage
         self.session = session
         self.retries = retries
         self.find_poison = find_poison
+        self.spread = spread
         self.identity = stage_identity(stage)
         self.images = CommittedImages(store)
         self._opened = False
@@ -145,7 +135,9 @@ class Work:
         self._open()
         outputs: dict[str, ShardOutput] = {}
         objects: list[DataObject] = []
-        for name, output in stage.process(GatherReader(self.store, begun.scratch)):
+        # What an attempt keeps is of use to attempts at the same content only.
+        kept = self.store.storage.kept(stage.name, digest(begun.components)[:16])
+        for name, output in stage.process(GatherReader(self.store, begun.scratch, kept, self.spread)):
             outputs[name] = output
             objects.append(self.store.put_rows(stage.name, name, begun.attempt, output.rows, begun.scratch))
             objects += self._files(name, begun.attempt, output)
@@ -153,7 +145,9 @@ class Work:
         check_output(stage.name, stage.schema, outputs, uids)
         parts = list(outputs.values())
         rows_in = len(uids) if uids is not None else sum(p.rows.num_rows + len(p.drops) for p in parts)
-        return self._publish(begun, parts, objects, rows_in)
+        record = self._publish(begun, parts, objects, rows_in)
+        self.store.storage.drop_kept(stage.name)
+        return record
 
     def shard_input(self, stage: MapStage, shard: str, scratch: Path) -> ShardInput:
         tables = {name: self.store.table(name, shard) for name in inputs_of(stage)}

@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.config import load_run
 from pipeline.identities import recorded_stage
 from pipeline.isolate import find_poison
+from pipeline.spread import RaySpread
 from pipeline.storage import open_storage
 from pipeline.store import Store
 from pipeline.work import State, Work
@@ -40,12 +41,14 @@ def worker_class(stage: str) -> type[StageWorker]:
 
 
 def make_work(location: str, stage: str, session: str) -> Work:
+    made = recorded_stage(location, stage)
     return Work(
         Store(open_storage(location)),
-        recorded_stage(location, stage),
+        made,
         session=session,
         retries=load_run(location).run.retries,
         find_poison=functools.partial(find_poison, location, stage),
+        spread=RaySpread(location, made.config.resources),
     )
 
 

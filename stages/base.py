@@ -5,16 +5,19 @@ identity. It must give the same output for the same input: resume and verificati
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 
 from schemas.ledger import Drop, Reason
 from schemas.section import StageSection
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 POISON_DETAIL = "poison: every process that worked on this row died"
 
@@ -121,15 +124,33 @@ class MapStage(Stage):
 
 
 class GatherInput(Protocol):
-    """All shards of the stages a gather reads."""
+    """All shards of the stages a gather reads, the workers it may spread over, and what it keeps for a resume.
+
+    Attributes:
+        scratch: an empty folder of this attempt's own; removed afterwards.
+        kept: a folder that outlives an attempt which is killed: the next one of the same fingerprint finds what lies
+            there (`stages.kept`); removed after the commit. All workers see both folders.
+    """
 
     scratch: Path
+    kept: Path
 
     def shards(self, stage: str) -> list[str]:
         """Shard names in order."""
 
     def table(self, stage: str, shard: str, columns: list[str] | None = None) -> pa.Table:
         """Committed rows of one shard."""
+
+    def file(self, stage: str, shard: str, kind: str) -> Path:
+        """A committed file of one shard, to read. Raises KeyError where the shard has none of that kind."""
+
+    def spread(self, work: Callable[["GatherInput", A], R], items: Sequence[A]) -> Iterator[R]:
+        """What `work` makes of each item, in the order of the items, whichever worker made it.
+
+        Args:
+            work: a module's function; it may be called again for an item whose worker died.
+            items: small; what is large lies in `kept` or `scratch`.
+        """
 
 
 class GatherStage(Stage):
