@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ from pipeline.isolate import bisect, find_poison
 from pipeline.plan import FAILED, NOT_DONE, plan, withdraw_leftovers
 from pipeline.store import Store
 from schemas.errors import SetupError
-from stages.base import ShardInput, ShardOutput
+from stages.base import GatherInput, ShardInput, ShardOutput
 from tests.pipeline.stages_for_tests import (
     Numbers,
     NumbersSection,
@@ -186,3 +187,24 @@ def test_a_gather_that_makes_fewer_shards_leaves_none_behind(store: Store) -> No
     work_on(store, stages[2]).run("all")
     assert store.shards("cluster") == ["00000", "00001"]
     assert [item.rerun for item in plan(store.storage, stages)] == [0, 0, 0]
+
+
+class KeepsCount(Total):
+    """Fails until it has been tried twice; what it keeps says how often."""
+
+    def process(self, inputs: GatherInput) -> Iterator[tuple[str, ShardOutput]]:
+        mark = inputs.kept / "tried"
+        if not mark.exists():
+            mark.touch()
+            raise OSError("killed")
+        yield from super().process(inputs)
+
+
+def test_what_a_gather_keeps_is_there_for_its_next_attempt_and_goes_with_its_commit(store: Store) -> None:
+    for shard in store.shards("ingest"):
+        work_on(store, Squares(SquareSection())).run(shard)
+    assert work_on(store, KeepsCount(SquareSection())).run("all") == "failed"
+    assert len(list(Path(store.storage.location).glob(".kept/cluster/*/tried"))) == 1
+    assert work_on(store, KeepsCount(SquareSection(add=1))).run("all") == "failed"  # another fingerprint
+    assert work_on(store, KeepsCount(SquareSection())).run("all") == "done"
+    assert not Path(store.storage.location, ".kept", "cluster").exists()
