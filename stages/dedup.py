@@ -17,8 +17,8 @@ from stages.base import GatherInput, GatherStage, ShardOutput, align
 from stages.curate.exact import exact_duplicates
 from stages.curate.perceptual import perceptual_duplicates
 from stages.curate.ranking import ranked, shuffled
-from stages.curate.semantic import Rule, semantic_duplicates
-from stages.curate.vectors import normalised, uid_array
+from stages.curate.semantic.rules import Rule, duplicates_within
+from stages.curate.vectors import Vectors, uid_array
 
 _REASONS = {
     "exact": Reason.DUPLICATE_EXACT,
@@ -176,8 +176,8 @@ class DedupStage(GatherStage):
             live = verdict.record(live, "perceptual", *perceptual_duplicates(rows.phash[live], config.hamming))
         if config.epsilon is not None:
             for members in _clusters(live, rows.cluster):
-                vectors = normalised(rows.vectors[members])
-                verdict.record(members, "semantic", *semantic_duplicates(vectors, 1 - config.epsilon, config.rule))
+                vectors = Vectors.of(rows.vectors[members])
+                verdict.record(members, "semantic", *duplicates_within(vectors, 1 - config.epsilon, config.rule))
         return verdict
 
 

@@ -1,0 +1,1 @@
+"""Semantic duplicates: rows whose cosine lies above a threshold, found without ever holding a similarity matrix."""

@@ -1,0 +1,101 @@
+"""The rules inside a cluster against oracles that compare every pair."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.curate.semantic.rules import duplicates_within
+from stages.curate.semantic.similarity import close_pairs
+from stages.curate.vectors import Vectors
+
+RULES = ["greedy", "semdedup", "components"]
+ODD = np.array([np.nan, np.inf, -np.inf, 0.0])
+
+
+def cosines(vectors):
+    """Every cosine, by definition."""
+    unit = vectors.unit(slice(None)).astype(np.float64)
+    return np.minimum(np.array([[(x * y).sum() for y in unit] for x in unit]).reshape(len(unit), len(unit)), 1)
+
+
+def oracle(matrix, tau, rule):
+    """Because of which row each goes, pair by pair."""
+    n = len(matrix)
+    by = np.full(n, -1)
+    if rule == "components":
+        for first in range(n):
+            reached = {first} if by[first] < 0 else set()
+            todo = list(reached)
+            while todo:
+                i = todo.pop()
+                new = {j for j in range(n) if j not in reached and j != i and matrix[i, j] > tau}
+                reached |= new
+                todo += new
+            by[sorted(reached - {first})] = first
+        return by
+    for j in range(n):
+        close = [i for i in range(j) if matrix[i, j] > tau and (rule == "semdedup" or by[i] < 0)]
+        by[j] = min(close, default=-1)
+    return by
+
+
+@st.composite
+def clusters(draw):
+    """Drifting rows with copies, ties at simple cosines, and rows with no direction."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    n, d = draw(st.integers(0, 90)), draw(st.integers(1, 70))
+    kind = draw(st.sampled_from(["drift", "corners", "one"]))
+    if kind == "corners":
+        rows = rng.choice([-1.0, 0.0, 1.0], (n, d))
+    elif kind == "one":
+        rows = np.tile(rng.standard_normal(d), (n, 1))
+    else:
+        rows = np.cumsum(rng.standard_normal((n, d)) * draw(st.sampled_from([0.05, 0.2, 1])), 0) + rng.standard_normal(
+            d
+        )
+    if n:
+        again = rng.random(n) < draw(st.sampled_from([0, 0.3]))
+        rows[again] = rows[rng.integers(n, size=int(again.sum()))]
+        odd = rng.random(n) < draw(st.sampled_from([0, 0.1]))
+        rows[odd, rng.integers(d)] = rng.choice(ODD, int(odd.sum()))
+        rows[rng.random(n) < 0.03] = 0
+    dtype = draw(st.sampled_from([np.float16, np.float32]))
+    mean = rng.standard_normal(d).astype(np.float32) * 0.3 if draw(st.booleans()) else None
+    return Vectors.of(rows.astype(dtype), mean)
+
+
+TAU = st.sampled_from([0.0, 0.25, 0.5, 0.8, 0.95, 0.99, 0.9999999, 1.0])
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=40)
+@given(clusters(), TAU)
+def test_every_rule_equals_its_oracle(rule, vectors, tau):
+    matrix = cosines(vectors)
+    by, cosine = duplicates_within(vectors, tau, rule)
+    np.testing.assert_array_equal(by, oracle(matrix, tau, rule))
+    gone = np.flatnonzero(by >= 0)
+    np.testing.assert_array_equal(cosine[gone], matrix[gone, by[gone]].astype(np.float32))
+    assert np.isnan(np.delete(cosine, gone)).all()
+
+
+@settings(max_examples=40)
+@given(clusters(), TAU, st.data())
+def test_close_pairs_are_those_of_the_matrix(vectors, tau, data):
+    cut = data.draw(st.integers(0, len(vectors)))
+    a, b = vectors.take(slice(0, cut)), vectors.take(slice(cut, None))
+    want = cosines(vectors)[:cut, cut:]
+    found = {
+        (i, j): c for part in close_pairs(a, b, tau) for i, j, c in zip(*map(np.ndarray.tolist, part), strict=True)
+    }
+    assert found == {(i, j): np.float32(want[i, j]) for i, j in np.argwhere(want > tau).tolist()}
+
+
+def test_the_rules_differ_along_a_chain():
+    angles = np.deg2rad([0, 10, 20])
+    vectors = Vectors.of(np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32))
+    tau = np.cos(np.deg2rad(15))
+    assert duplicates_within(vectors, tau, "semdedup")[0].tolist() == [-1, 0, 1]
+    assert duplicates_within(vectors, tau, "greedy")[0].tolist() == [-1, 0, -1]
+    assert duplicates_within(vectors, tau, "components")[0].tolist() == [-1, 0, 0]
