@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.curate.ranking import places_within, ranked, shuffled
+from stages.curate.ranking import places_within, ranked, shuffle_keys, shuffled, sorted_by, words
 
 
 def uids_of(n):
@@ -33,12 +33,42 @@ def test_shuffles_are_the_seeds_own_and_look_random():
     assert abs(np.corrcoef(one, np.argsort(uids))[0, 1]) < 0.1
 
 
-@given(st.lists(st.integers(0, 3), max_size=30), st.randoms())
-def test_places_count_within_each_group(groups, random):
+def test_shuffle_keys_are_splitmix64_of_the_first_64_bits():
+    """Pinned: another key would draw another sample from every run."""
+    whole = 2**64 - 1
+    for uid, key in zip(uids_of(20).tolist(), shuffle_keys(uids_of(20), 5).tolist(), strict=True):
+        x = (int(uid[:16], 16) + 5 * 0x9E3779B97F4A7C15) & whole
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & whole
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & whole
+        assert key == x ^ (x >> 31)
+
+
+KEY = st.sampled_from([0.0, -0.0, 1.0, 2.0, float("nan")])
+
+
+@given(
+    st.lists(st.tuples(KEY, KEY, st.sampled_from([b"aaaaaaaabbbbbbbb", b"aaaaaaaacccccccc", b"zaaaaaaa"])), max_size=30)
+)
+def test_sorting_by_keys_is_lexsort(rows):
+    """Rows that tie in every key may stand in any order, so values are compared and not places."""
+    first, second = (np.array([r[i] for r in rows]) for i in (0, 1))
+    text = np.array([r[2] for r in rows], "S16")
+    ours, want = sorted_by([first, second, *words(text)]), np.lexsort((text, second, first))
+    assert sorted(ours.tolist()) == list(range(len(rows)))
+    for column in (first, second):
+        np.testing.assert_array_equal(column[ours], column[want])
+    assert text[ours].tolist() == text[want].tolist()
+
+
+@given(st.lists(st.integers(0, 3), max_size=30), st.randoms(), st.integers(0, 30))
+def test_places_count_within_each_group(groups, random, most):
     order = list(range(len(groups)))
     random.shuffle(order)
+    order = order[:most]
     places = places_within(np.array(order, np.int64), np.array(groups, np.int32))
     seen: dict[int, int] = {}
     for row in order:
         assert places[row] == seen.get(groups[row], 0)
         seen[groups[row]] = seen.get(groups[row], 0) + 1
+    for row in set(range(len(groups))) - set(order):
+        assert places[row] == -1
