@@ -1,11 +1,12 @@
-"""A dense caption of a scene that is right, written from its truth."""
+"""Captions of a scene that are right, written from its truth."""
 
 from demo.backgrounds import SETTINGS
 from demo.truth import ObjectTruth, SceneTruth
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
-_SIDES = {"left": "on the left", "centre": "near the centre", "right": "on the right"}
+SIDES = {"left": "on the left", "centre": "in the centre", "right": "on the right"}
 DEPTHS = {"near": "in the foreground", "middle": "in the middle distance", "far": "in the background"}
+_DENSE_SIDES = SIDES | {"centre": "near the centre"}
 _LEFT, _RIGHT = 0.36, 0.64
 _NEAR, _FAR = 2 / 3, 0.4
 
@@ -20,6 +21,15 @@ def dense_caption(truth: SceneTruth) -> str:
     sentences += [_sentence(o, truth) for o in truth.objects]
     if count >= 2:
         sentences.append(_relation(truth.objects[0], truth.objects[1]))
+    return " ".join(sentences)
+
+
+def brief_caption(truth: SceneTruth) -> str:
+    """The setting, and of every object colour, category, side and depth."""
+    sentences = [f"The image shows {SETTINGS[truth.setting].phrase}."]
+    for item in truth.objects:
+        place = f"{SIDES[side_of(item, truth)]} {DEPTHS[depth_of(item, truth)]}"
+        sentences.append(_capital(f"{with_article(f'{item.colour} {item.category}')} {place}."))
     return " ".join(sentences)
 
 
@@ -46,12 +56,16 @@ def depth_of(item: ObjectTruth, truth: SceneTruth) -> str:
 
 
 def _sentence(item: ObjectTruth, truth: SceneTruth) -> str:
-    text = f"{with_article(name(item))} stands {DEPTHS[depth_of(item, truth)]} {_SIDES[side_of(item, truth)]}"
+    text = f"{with_article(name(item))} stands {DEPTHS[depth_of(item, truth)]} {_DENSE_SIDES[side_of(item, truth)]}"
     if item.occlusion > 0.05:
         text += ", partly hidden by something nearer"
     if item.text is not None:
         text += f', and it reads "{item.text}"'
-    return text[0].upper() + text[1:] + "."
+    return _capital(text) + "."
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _relation(near: ObjectTruth, far: ObjectTruth) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from benchmarks.threads import torch_threads
 from pipeline.config import Config
 from schemas.errors import ContractError
 from schemas.tables import DOWNLOAD, SELECT
-from stages.base import GatherStage, MapStage, ShardInput, ShardOutput, shard_name
+from stages.base import A, GatherInput, GatherStage, MapStage, R, ShardInput, ShardOutput, shard_name
 from stages.cluster import ClusterStage
 from stages.dedup import DedupSection, DedupStage
 from stages.embed import EmbedStage
@@ -32,6 +32,15 @@ class Pictures:
 
     rows: pa.Table
     images: MemoryImages
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """What the cluster stage made: rows of schemas.tables.CLUSTER, the k that was used, its files by kind."""
+
+    rows: pa.Table
+    k: int
+    files: Mapping[str, Path]
 
 
 class Bench:
@@ -70,18 +79,18 @@ class Bench:
     def embed(self, pictures: Pictures) -> pa.Table:
         return _whole(self._embed, self._map(self._embed, pictures, {"download": pictures.rows}))
 
-    def cluster(self, embedded: pa.Table) -> tuple[pa.Table, int]:
-        """Rows of schemas.tables.CLUSTER, and the k that was used."""
+    def cluster(self, embedded: pa.Table) -> Clustered:
         stage = ClusterStage(self.config.cluster)
         output = self._gather(stage, {"embed": embedded})
-        return _whole(stage, output), int(output.metrics["k"])
+        return Clustered(_whole(stage, output), int(output.metrics["k"]), output.files)
 
     def dedup(
-        self, downloaded: pa.Table, embedded: pa.Table, clustered: pa.Table, section: DedupSection
+        self, downloaded: pa.Table, embedded: pa.Table, clustered: Clustered, section: DedupSection
     ) -> dict[str, str]:
         """uid of every picture that goes to the uid of the one because of which it goes."""
         stage = DedupStage(section)
-        output = self._gather(stage, {"download": downloaded, "embed": embedded, "cluster": clustered})
+        tables = {"download": downloaded, "embed": embedded, "cluster": clustered.rows}
+        output = self._gather(stage, tables, {"cluster": clustered.files})
         gone = pq.read_table(output.files["duplicates"])
         return dict(zip(gone["uid"].to_pylist(), gone["kept_uid"].to_pylist(), strict=True))
 
@@ -107,23 +116,31 @@ class Bench:
         with torch_threads(threads):
             return stage.process(ShardInput(SHARD, tables, pictures.images, self._scratch))
 
-    def _gather(self, stage: GatherStage, tables: dict[str, pa.Table]) -> ShardOutput:
-        ((_, output),) = stage.process(_OneShard(self._scratch, tables))
+    def _gather(
+        self, stage: GatherStage, tables: Mapping[str, pa.Table], files: Mapping[str, Mapping[str, Path]] | None = None
+    ) -> ShardOutput:
+        ((_, output),) = stage.process(_OneShard(self._scratch, tables, files or {}))
         return output
 
 
 class _OneShard:
-    """A GatherInput over one shard in memory."""
+    """A GatherInput over one shard in memory, with folders of its own under `scratch`."""
 
-    def __init__(self, scratch: Path, tables: dict[str, pa.Table]) -> None:
-        self.scratch = scratch
-        self._tables = tables
+    def __init__(self, scratch: Path, tables: Mapping[str, pa.Table], files: Mapping[str, Mapping[str, Path]]) -> None:
+        self.scratch, self.kept = (Path(tempfile.mkdtemp(dir=scratch)) for _ in range(2))
+        self._tables, self._files = tables, files
 
     def shards(self, stage: str) -> list[str]:
         return [SHARD]
 
     def table(self, stage: str, shard: str, columns: list[str] | None = None) -> pa.Table:
         return self._tables[stage].select(columns) if columns else self._tables[stage]
+
+    def file(self, stage: str, shard: str, kind: str) -> Path:
+        return self._files[stage][kind]
+
+    def spread(self, work: Callable[[GatherInput, A], R], items: Sequence[A]) -> Iterator[R]:
+        return (work(self, item) for item in items)
 
 
 @contextlib.contextmanager

@@ -27,12 +27,12 @@ def curation_figures(bench: Bench, shots: Sequence[Shot], pictures: Pictures) ->
     nearer to their original than the least threshold that hits no more than `MOST_HIT` of the scenes.
     """
     vectors = bench.embed(pictures)
-    clustered, k = bench.cluster(vectors)
+    clustered = bench.cluster(vectors)
     settings = [shot.truth.setting for shot in shots]
     figures = {
-        "purity": purity(clustered["cluster"].to_pylist(), settings),
+        "purity": purity(clustered.rows["cluster"].to_pylist(), settings),
         "purity.majority": majority(settings),
-        "purity.k": float(k),
+        "purity.k": float(clustered.k),
     }
     kinds = list(shots[0].copies)
     if not kinds:
@@ -57,7 +57,7 @@ def _removed(
     """What the configured stage finds and hits, and what each search does alone."""
     section = bench.config.dedup
     downloaded, embedded = pa.concat_tables([rows, copies]), pa.concat_tables([vectors, copied])
-    clustered, _ = bench.cluster(embedded)
+    clustered = bench.cluster(embedded)
     seeds = [shot.truth.seed for shot in shots]
     uids = downloaded["uid"].to_pylist()
     scene_of = dict(zip(uids, seeds + seeds[: len(uids) - len(seeds)], strict=True))

@@ -16,6 +16,7 @@ from benchmarks.world.perception import (
     Priors,
     closed_set_figures,
     depth_stage_figures,
+    florence_figures,
     open_set_figures,
     signs_figures,
     tags_figures,
@@ -29,7 +30,7 @@ from schemas.tables import TAGS_PRIOR
 from stages.perceive import PerceiveStage
 
 Say = Callable[[str], None]
-EXPERTS = ("tags", "open_set", "closed_set", "ocr", "depth")
+EXPERTS = ("tags", "open_set", "closed_set", "ocr", "depth", "florence")
 """Those that the figures are of; the configuration may switch off any."""
 
 
@@ -143,6 +144,10 @@ def _measure_set(
         figures |= depth_stage_figures(shots, priors["depth"], mean)
     if "ocr" in priors:
         figures |= signs_figures(shots, priors["ocr"])
+    if "florence" in priors:
+        section = bench.config.perceive.florence
+        assert section is not None
+        figures |= florence_figures(shots, priors["florence"], section)
     return Measured(figures, clock.seconds, bench.models, shots, priors)
 
 

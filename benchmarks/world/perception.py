@@ -8,7 +8,8 @@ from PIL import Image
 
 from benchmarks.world.shots import Shot
 from demo.backgrounds import SETTINGS
-from demo.metrics.boxes import Found, Truth, mean_average_precision, precision_recall
+from demo.metrics import florence
+from demo.metrics.boxes import box_truth, found_boxes, mean_average_precision, mean_boxes, precision_recall
 from demo.metrics.depth import depth_figures
 from demo.metrics.signs import error_rate, exact, lines_on, sign_text
 from demo.metrics.tags import best_fixed_tags, tag_figures
@@ -17,6 +18,7 @@ from demo.signs import CONDITIONS
 from demo.split import HELD_OUT
 from demo.truth import SceneTruth
 from experts.depth import unpacked
+from experts.florence import FlorenceSection
 
 Priors = Sequence[dict[str, Any]]
 
@@ -44,32 +46,20 @@ def tags_figures(shots: Sequence[Shot], priors: Priors) -> dict[str, float]:
     return figures
 
 
-def box_truth(truth: SceneTruth) -> Truth:
-    """Visible boxes as fractions of the picture."""
-    boxes = np.array([item.visible_box for item in truth.objects], float).reshape(-1, 4)
-    labels = np.array([item.category for item in truth.objects], dtype="U32")
-    return Truth(boxes / np.array([truth.width, truth.height] * 2), labels)
-
-
-def found_boxes(prior: dict[str, Any]) -> Found:
-    rows = prior["boxes"]
-    boxes = np.array([[row[edge] for edge in ("x1", "y1", "x2", "y2")] for row in rows], float).reshape(-1, 4)
-    scores = np.array([row["score"] for row in rows], float)
-    return Found(boxes, np.array([row["label"] for row in rows], dtype="U32"), scores)
-
-
 def closed_set_figures(shots: Sequence[Shot], priors: Priors, unfiltered: Priors) -> dict[str, float]:
     """Average precision at IoU 0.5 of the boxes that the stage gives, and of all that the model finds."""
     truth = [box_truth(shot.truth) for shot in shots]
-    found = [found_boxes(prior) for prior in priors]
+    found = [found_boxes(prior["boxes"]) for prior in priors]
     kept = mean_average_precision(found, truth)
     precision, recall = precision_recall(found, truth, threshold=0.0)
     return {
         "closed_set.map50": kept.mean,
-        "closed_set.unfiltered.map50": mean_average_precision([found_boxes(p) for p in unfiltered], truth).mean,
+        "closed_set.unfiltered.map50": mean_average_precision(
+            [found_boxes(p["boxes"]) for p in unfiltered], truth
+        ).mean,
         "closed_set.precision": precision,
         "closed_set.recall": recall,
-        "boxes.mean.map50": mean_average_precision([_mean_boxes(truth)] * len(truth), truth).mean,
+        "boxes.mean.map50": mean_average_precision([mean_boxes(truth)] * len(truth), truth).mean,
     } | {f"closed_set.ap50.{label}": value for label, value in kept.classes.items()}
 
 
@@ -82,12 +72,12 @@ def open_set_figures(shots: Sequence[Shot], priors: Priors, unfiltered: Priors, 
         named: at any score, with the names of all categories as every picture's tags.
     """
     truth = [box_truth(shot.truth) for shot in shots]
-    found = [found_boxes(prior) for prior in priors]
+    found = [found_boxes(prior["boxes"]) for prior in priors]
     kept = mean_average_precision(found, truth).classes
     precision, recall = precision_recall(found, truth, threshold=0.0)
     figures = {"open_set.map50": _trained(kept), "open_set.precision": precision, "open_set.recall": recall}
     for name, other in (("unfiltered", unfiltered), ("all_names", named)):
-        classes = mean_average_precision([found_boxes(prior) for prior in other], truth).classes
+        classes = mean_average_precision([found_boxes(prior["boxes"]) for prior in other], truth).classes
         figures[f"open_set.{name}.map50"] = _trained(classes)
         if HELD_OUT in classes:
             figures[f"open_set.{name}.held_out.ap50"] = classes[HELD_OUT]
@@ -98,13 +88,6 @@ def open_set_figures(shots: Sequence[Shot], priors: Priors, unfiltered: Priors, 
 
 def _trained(classes: dict[int | str, float]) -> float:
     return float(np.mean([value for label, value in classes.items() if label != HELD_OUT]))
-
-
-def _mean_boxes(truth: Sequence[Truth]) -> Found:
-    """The mean box of every label, to be found in any picture."""
-    boxes, labels = np.concatenate([t.boxes for t in truth]), np.concatenate([t.labels for t in truth])
-    names, counts = np.unique(labels, return_counts=True)
-    return Found(np.stack([boxes[labels == name].mean(axis=0) for name in names]), names, counts / len(labels))
 
 
 def depth_maps(priors: Priors, side: int) -> np.ndarray:
@@ -129,6 +112,19 @@ def depth_stage_figures(shots: Sequence[Shot], priors: Priors, mean: np.ndarray)
         "depth.mean_map.correlation": base.correlation,
         "depth.mean_map.pair_order": base.pair_order,
     }
+
+
+def florence_figures(shots: Sequence[Shot], priors: Priors, section: FlorenceSection) -> dict[str, float]:
+    """What demo.metrics.florence says of what the stage is asked for, and of answers that do not look."""
+    truths = [shot.truth for shot in shots]
+    figures: dict[str, dict[str, float]] = {"florence": {}, "florence.fixed": {}}
+    if section.caption:
+        figures["florence"] |= florence.caption_figures([prior["caption"] for prior in priors], truths)
+        figures["florence.fixed"] |= florence.fixed_caption_figures(truths)
+    if section.regions:
+        figures["florence"] |= florence.region_figures([prior["regions"] for prior in priors], truths)
+        figures["florence.fixed"] |= florence.fixed_region_figures(truths)
+    return {f"{who}.{name}": value for who, one in figures.items() for name, value in one.items()}
 
 
 def signs_figures(shots: Sequence[Shot], priors: Priors) -> dict[str, float]:

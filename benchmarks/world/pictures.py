@@ -1,18 +1,24 @@
 """Sheets of what the experts saw, drawn from measured scenes."""
 
 import io
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.world.measure import Measured
-from benchmarks.world.perception import box_truth, found_boxes, true_tags
-from demo.metrics.boxes import Found, Truth, iou_matrix, precision_recall
+from benchmarks.world.perception import true_tags
+from demo.backgrounds import SETTINGS
+from demo.captions import brief_caption
+from demo.metrics.boxes import Found, Truth, box_truth, found_boxes, iou_matrix, precision_recall
+from demo.metrics.florence import clauses
 from demo.metrics.signs import exact, sign_text
 from demo.metrics.tags import tag_figures
 from demo.palette import OBJECT_COLOURS, Colour, darker
 from demo.signs import CONDITIONS
+from demo.truth import SceneTruth
 from experts.depth import unpacked
 
 CELL = (320, 256)
@@ -27,20 +33,24 @@ NEARNESS = (darker(OBJECT_COLOURS["blue"], 0.85), OBJECT_COLOURS["purple"], OBJE
 
 
 def experts_sheet(measured: Measured, numbers: Sequence[int]) -> Image.Image:
-    """A row a scene: closed-set boxes, open-set boxes, depth and true depth; its tags and its text below.
+    """A row a scene: closed-set boxes, open-set boxes, Florence-2's regions, depth and true depth; below, its tags, its
+    text, and Florence-2's caption.
 
     Boxes that are right are green, wrong ones red, objects that were not found white; so are tags, missing ones in
-    brackets.
+    brackets, and the sentences of the caption.
     """
-    width, height = CELL[0] + GAP, CELL[1] + 2 * LINE + GAP
-    sheet = Image.new("RGB", (GAP + 4 * width, GAP + len(numbers) * height), (255, 255, 255))
+    width, height = CELL[0] + GAP, CELL[1] + 4 * LINE + GAP
+    sheet = Image.new("RGB", (GAP + 5 * width, GAP + len(numbers) * height), (255, 255, 255))
     for row, number in enumerate(numbers):
         shot = measured.shots[number]
         picture, truth = Image.open(io.BytesIO(shot.picture)).convert("RGB"), box_truth(shot.truth)
         cells: list[Image.Image | None] = []
         for expert in ("closed_set", "open_set"):
             priors = measured.priors.get(expert)
-            cells.append(boxed(_fitted(picture), found_boxes(priors[number]), truth) if priors else None)
+            cells.append(boxed(_fitted(picture), found_boxes(priors[number]["boxes"]), truth) if priors else None)
+        told = measured.priors.get("florence")
+        named = box_truth(shot.truth, coloured=True)
+        cells.append(boxed(_fitted(picture), found_boxes(told[number]["regions"]), named, False) if told else None)
         depth = measured.priors.get("depth")
         for disparity in (unpacked(depth[number]) if depth else None, shot.disparity):
             cells.append(None if disparity is None else coloured(disparity).resize(_fit(picture.size)))
@@ -93,15 +103,15 @@ def worst(measured: Measured, count: int) -> list[int]:
             given = {tag["tag"] for tag in measured.priors["tags"][number]["tags"]}
             total += tag_figures([given], [true_tags(truth)]).f1
         if "closed_set" in measured.priors:
-            found = found_boxes(measured.priors["closed_set"][number])
+            found = found_boxes(measured.priors["closed_set"][number]["boxes"])
             total += sum(precision_recall([found], [box_truth(truth)], threshold=0.0)) / 2
         return total
 
     return sorted(range(len(measured.shots)), key=merit)[:count]
 
 
-def boxed(picture: Image.Image, found: Found, truth: Truth) -> Image.Image:
-    """Found boxes with their labels on the picture, and in white the true boxes that none of them meets."""
+def boxed(picture: Image.Image, found: Found, truth: Truth, scores: bool = True) -> Image.Image:
+    """Found boxes with labels and scores on the picture, and in white the true boxes that none of them meets."""
     scale = np.array([*picture.size, *picture.size])
     right, missed = judged(found, truth)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
@@ -111,7 +121,8 @@ def boxed(picture: Image.Image, found: Found, truth: Truth) -> Image.Image:
         x1, y1, x2, y2 = (float(edge) for edge in found.boxes[i] * scale)
         ink = RIGHT if right[i] else WRONG
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=ink, width=2)
-        label, corner = f"{found.labels[i]} {found.scores[i]:.2f}", (x1 + 2, max(0.0, y1 - 13))
+        label = f"{found.labels[i]} {found.scores[i]:.2f}" if scores else str(found.labels[i])
+        corner = (x1 + 2, max(0.0, y1 - 13))
         draw.rectangle(draw.textbbox(corner, label, font), ink, ink, 3)
         draw.text(corner, label, (255, 255, 255), font)
     return picture
@@ -133,6 +144,16 @@ def judged(found: Found, truth: Truth, iou: float = 0.5) -> tuple[np.ndarray, np
     return right, missed
 
 
+def judged_sentences(caption: str, truth: SceneTruth) -> list[tuple[str, bool]]:
+    """The sentences of a caption in `brief_caption`'s words; which of them are right, a true one once."""
+    left, judged = Counter(clauses(brief_caption(truth))), []
+    for sentence in re.split(r"(?<=\.) ", caption):
+        said = Counter(clauses(sentence))
+        judged.append((sentence, SETTINGS[truth.setting].phrase in sentence or (bool(said) and said <= left)))
+        left -= said
+    return judged
+
+
 def coloured(disparity: np.ndarray) -> Image.Image:
     """A disparity map (h, w) in the colours of `NEARNESS`, stretched from its 1st to its 99th percentile."""
     low, high = np.percentile(disparity, (1, 99))
@@ -152,7 +173,7 @@ def _fitted(picture: Image.Image) -> Image.Image:
 
 
 def _words_below(sheet: Image.Image, measured: Measured, number: int, top: int) -> None:
-    """One line of tags, one of text."""
+    """One line of tags, one of text, two of Florence-2's caption."""
     draw, font, x = ImageDraw.Draw(sheet), ImageFont.load_default(13), float(GAP)
     if "tags" in measured.priors:
         true = true_tags(measured.shots[number].truth)
@@ -165,3 +186,12 @@ def _words_below(sheet: Image.Image, measured: Measured, number: int, top: int) 
     if "ocr" in measured.priors:
         lines = " / ".join(line["text"] for line in measured.priors["ocr"][number]["lines"])
         draw.text((GAP, top + LINE), f"text: {lines or 'none'}", INK, font)
+    if "florence" in measured.priors:
+        caption, x, y = measured.priors["florence"][number]["caption"] or "", float(GAP), top + 2 * LINE
+        for sentence, right in judged_sentences(caption, measured.shots[number].truth):
+            for word in sentence.split():
+                width = font.getlength(f"{word} ")
+                if x + width > sheet.width - GAP:
+                    x, y = float(GAP), y + LINE
+                draw.text((x, y), word, RIGHT if right else WRONG, font)
+                x += width

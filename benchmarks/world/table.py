@@ -33,6 +33,10 @@ def _found(kind: str, words: str, target: float | None) -> Row:
     return Row(f"copies.{kind}.found", words, target, False, f"copies.{kind}.phash.found", "perceptual hash alone")
 
 
+def _told(name: str, words: str, trivial: str) -> Row:
+    return Row(f"florence.{name}", words, None, False, f"florence.fixed.{name}", trivial)
+
+
 ROWS = (
     Row("purity", "k-means purity by setting", 0.98, False, "purity.majority", "majority class"),
     _found("reencoded", "copies found: JPEG at quality 50", 0.98),
@@ -76,6 +80,12 @@ ROWS = (
         Row(f"signs.{condition}", f"{condition} signs read to the letter", None, False, "signs.common", "the same")
         for condition in ("rotated", "blurred", "faint")
     ),
+    _told("region_f1", "Florence-2's regions, F1 of classes at IoU 0.5", "each class's mean box"),
+    _told("region_named_f1", "Florence-2's regions, F1 with colours", "each coloured class's mean box"),
+    _told("caption_class_f1", "Florence-2's caption, F1 of classes", "best fixed caption"),
+    _told("caption_named_f1", "Florence-2's caption, F1 with colours", "best fixed caption"),
+    _told("caption_placed_f1", "Florence-2's caption, F1 with colours, side and depth", "best fixed caption"),
+    _told("caption_setting", "Florence-2's caption, settings named", "majority class"),
 )
 
 

@@ -1,4 +1,4 @@
-"""How well found boxes match the true ones: average precision, precision and recall.
+"""How well found boxes match the true ones: average precision, precision, recall and F1.
 
 Matching and interpolation are those of COCO's evaluation at one IoU (pycocotools, `COCOeval.evaluateImg` and
 `accumulate`), without its cap on the number of detections and without crowds.
@@ -6,8 +6,11 @@ Matching and interpolation are those of COCO's evaluation at one IoU (pycocotool
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from demo.truth import SceneTruth
 
 RECALLS = np.linspace(0, 1, 101)
 """The recalls at which COCO reads precision off its curve."""
@@ -57,6 +60,27 @@ class Truth:
         _check(self.boxes, self.labels, self.ignored)
 
 
+def found_boxes(rows: Sequence[dict[str, Any]]) -> Found:
+    """From rows of schemas.tables.BOX."""
+    boxes = np.array([[row[edge] for edge in ("x1", "y1", "x2", "y2")] for row in rows], float).reshape(-1, 4)
+    scores = np.array([row["score"] for row in rows], float)
+    return Found(boxes, np.array([row["label"] for row in rows], str), scores)
+
+
+def box_truth(scene: SceneTruth, coloured: bool = False) -> Truth:
+    """Visible boxes as fractions of the picture, labelled with their category, or with colour and category."""
+    boxes = np.array([item.visible_box for item in scene.objects], float).reshape(-1, 4)
+    labels = [f"{item.colour} {item.category}" if coloured else item.category for item in scene.objects]
+    return Truth(boxes / np.array([scene.width, scene.height] * 2), np.array(labels, str))
+
+
+def mean_boxes(truth: Sequence[Truth]) -> Found:
+    """The mean box of every label, to be found in any picture; its score is the label's share."""
+    boxes, labels = np.concatenate([t.boxes for t in truth]), np.concatenate([t.labels for t in truth])
+    names, counts = np.unique(labels, return_counts=True)
+    return Found(np.stack([boxes[labels == name].mean(axis=0) for name in names]), names, counts / len(labels))
+
+
 @dataclass(frozen=True)
 class AveragePrecision:
     """`mean` of `classes`, the average precision 0..1 of every label that has an object that counts."""
@@ -100,6 +124,12 @@ def precision_recall(
         raise ValueError("recall needs a true box that is not ignored")
     right, wrong = int((outcome == RIGHT).sum()), int((outcome == WRONG).sum())
     return right / (right + wrong) if right + wrong else 1.0, right / objects
+
+
+def f1(found: Sequence[Found], truth: Sequence[Truth], threshold: float = 0.5, iou: float = 0.5) -> float:
+    """The harmonic mean of `precision_recall`; 0 where both are."""
+    precision, recall = precision_recall(found, truth, threshold, iou)
+    return 2 * precision * recall / (precision + recall) if recall else 0.0
 
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:

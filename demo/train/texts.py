@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from demo.backgrounds import SETTINGS
-from demo.captions import DEPTHS, depth_of, side_of, with_article
+from demo.captions import DEPTHS, SIDES, depth_of, side_of, with_article
 from demo.palette import OBJECT_COLOURS
 from demo.shapes import CATEGORIES
 from demo.truth import SceneTruth
@@ -20,7 +20,6 @@ from experts.tags_open_clip import OpenClipTagger
 
 TEMPLATES = ("a photo of {}", "a photo of {}", "a photo of {}", "{}", "a picture of {}", "an image of {}")
 """Around a label; the tags expert uses the first."""
-SIDES = {"left": "on the left", "centre": "in the centre", "right": "on the right"}
 _AMBIGUOUS = """
 alley apartment ball balloon banner barn barrel basket beach bedroom bin bottle bowl box brick bucket building bush
 cable cactus can car carpet cartoon chimney chocolate cliff cloud coat coffee collage column cone corridor cottage

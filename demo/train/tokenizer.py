@@ -1,12 +1,16 @@
-"""CLIP's tokenizer with a small vocabulary in which every word of the scene world's texts is one token."""
+"""Byte-level tokenizers with small vocabularies in which every word of the scene world's texts is one token.
+
+Any text can be written: what is no word of the world falls into pieces, at worst bytes.
+"""
 
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tokenizers.pre_tokenizers import ByteLevel
+
 from demo.train.texts import words
-from demo.weights.alphabet import byte_symbols
 
 CONTEXT = 64
 """Tokens that a text may have, its start and end among them."""
@@ -17,17 +21,22 @@ Merge = tuple[str, str]
 def make_tokenizer() -> Any:
     """A transformers `CLIPTokenizer`; the same on every machine.
 
-    Any text can be written: what is no word of the world falls into pieces, at worst bytes.
     The end of text has the largest id, at which CLIP's text towers pool.
     """
     from transformers import CLIPTokenizer
 
     merges = merges_for(words())
-    symbols = byte_symbols()
+    symbols = sorted(ByteLevel.alphabet())
     tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
     tokens += [*(first + second for first, second in merges), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)
+
+
+def bart_vocabulary() -> dict[str, int]:
+    """BART's special tokens at their usual ids, then the 256 characters that stand for the bytes."""
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *sorted(ByteLevel.alphabet()), "<mask>"]
+    return {token: i for i, token in enumerate(tokens)}
 
 
 def merges_for(whole: list[str]) -> list[Merge]:

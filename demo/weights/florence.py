@@ -3,7 +3,7 @@
 import string
 from pathlib import Path
 
-from demo.weights.alphabet import bart_vocabulary
+from demo.train.tokenizer import bart_vocabulary
 
 SIZE = 96
 STRIDE = 32

@@ -9,21 +9,23 @@ import pytest
 from benchmarks.world.__main__ import main
 from benchmarks.world.page import cells, write_page
 from benchmarks.world.perception import (
-    box_truth,
     closed_set_figures,
     depth_stage_figures,
-    found_boxes,
+    florence_figures,
     open_set_figures,
     signs_figures,
     tags_figures,
     true_tags,
 )
-from benchmarks.world.pictures import experts_sheet, judged, signs_sheet, worst
+from benchmarks.world.pictures import experts_sheet, judged, judged_sentences, signs_sheet, worst
 from benchmarks.world.shots import shoot
 from benchmarks.world.table import ROWS, summarised, table
+from demo.captions import brief_caption
+from demo.metrics.boxes import box_truth, found_boxes
 from demo.metrics.depth import mean_map
 from demo.split import seeds
 from experts.depth import packed
+from experts.florence import FlorenceSection
 
 EDGES = ("x1", "y1", "x2", "y2")
 
@@ -33,18 +35,24 @@ def shots():
     return [shoot(seed, ()) for seed in seeds("test", 8, 640)]
 
 
+def true_rows(truth, score, coloured=False):
+    """As an expert would give the true boxes."""
+    true = box_truth(truth, coloured)
+    return [
+        {"label": str(label), "score": score} | dict(zip(EDGES, box.tolist(), strict=True))
+        for label, box in zip(true.labels, true.boxes, strict=True)
+    ]
+
+
 @pytest.fixture(scope="module")
 def perfect(shots):
     """Priors of experts that know the truth."""
-    priors = {name: [] for name in ("tags", "closed_set", "open_set", "ocr", "depth")}
+    priors = {name: [] for name in ("tags", "closed_set", "open_set", "ocr", "depth", "florence")}
     for shot in shots:
-        truth = box_truth(shot.truth)
-        boxes = [
-            {"label": str(label), "score": 0.9} | dict(zip(EDGES, box.tolist(), strict=True))
-            for label, box in zip(truth.labels, truth.boxes, strict=True)
-        ]
+        boxes, regions = true_rows(shot.truth, 0.9), true_rows(shot.truth, 1.0, coloured=True)
         priors["closed_set"].append({"boxes": boxes})
         priors["open_set"].append({"boxes": boxes})
+        priors["florence"].append({"caption": brief_caption(shot.truth), "lines": [], "regions": regions})
         priors["tags"].append({"tags": [{"tag": tag, "score": 1.0} for tag in true_tags(shot.truth)]})
         priors["depth"].append(packed(shot.disparity))
         lines = []
@@ -65,8 +73,10 @@ def test_experts_that_know_the_truth_are_perfect_and_trivial_ones_are_not(shots,
     figures |= open_set_figures(shots, boxes, boxes, boxes)
     figures |= depth_stage_figures(shots, perfect["depth"], mean)
     figures |= signs_figures(shots, perfect["ocr"])
+    figures |= florence_figures(shots, perfect["florence"], FlorenceSection())
     rows = {row["figure"]: row for row in table(summarised(figures))}
     assert {"tags.f1", "closed_set.map50", "open_set.map50", "depth.pair_order", "signs.clean"} <= rows.keys()
+    assert {"florence.region_named_f1", "florence.caption_placed_f1", "florence.caption_setting"} <= rows.keys()
     for row in rows.values():
         assert row["mean"] == pytest.approx(1, abs=1e-3)
         assert row["baseline"] is None or row["baseline"]["mean"] < 0.97
@@ -90,13 +100,31 @@ def test_sheets_show_what_was_right_and_find_the_worst_scene(shots, perfect):
     perfect = perfect | {"closed_set": [{"boxes": []} if i == 5 else p for i, p in enumerate(perfect["closed_set"])]}
     measured = SimpleNamespace(shots=shots, priors=perfect)
     assert worst(measured, 1) == [5]
-    right, missed = judged(found_boxes(perfect["open_set"][0]), box_truth(shots[0].truth))
+    right, missed = judged(found_boxes(perfect["open_set"][0]["boxes"]), box_truth(shots[0].truth))
     assert right.all() and not missed.any()
-    right, missed = judged(found_boxes(perfect["closed_set"][5]), box_truth(shots[5].truth))
+    right, missed = judged(found_boxes(perfect["closed_set"][5]["boxes"]), box_truth(shots[5].truth))
     assert not len(right) and missed.all()
     sheet = experts_sheet(measured, [5, 0])
     assert len(sheet.getcolors(1 << 20)) > 1000
     assert np.asarray(signs_sheet(measured)).std() > 0
+
+
+def test_sentences_of_a_caption_are_right_as_often_as_they_are_true(shots):
+    truth = max((shot.truth for shot in shots), key=lambda truth: len(truth.objects))
+    setting, first, *others = brief_caption(truth).replace(". ", ".|").split("|")
+    said = " ".join([first, "A red ball.", setting, first, *others])
+    assert judged_sentences(said, truth) == [
+        (first, True),
+        ("A red ball.", False),
+        (setting, True),
+        (first, others.count(first) > 0),
+        *((sentence, others.count(first) == 0 or sentence != first) for sentence in others),
+    ]
+
+
+def test_what_florence_is_not_asked_for_has_no_figure(shots, perfect):
+    figures = florence_figures(shots, perfect["florence"], FlorenceSection(caption=False))
+    assert {name.rsplit(".")[-1] for name in figures} == {"region_f1", "region_named_f1"}
 
 
 def test_rows_are_judged_by_the_mean_on_the_right_side_of_their_target():
@@ -112,19 +140,20 @@ def test_rows_are_judged_by_the_mean_on_the_right_side_of_their_target():
 
 
 def test_the_command_measures_writes_its_page_and_says_the_same_again(tmp_path, capsys, small_weights):
-    off = [f"perceive.{name}=null" for name in ("ocr", "depth", "florence")]
+    off = [f"perceive.{name}=null" for name in ("ocr", "depth")]
     models = {
         "embed": "clip",
         "perceive.tags": "tagger",
         "perceive.open_set": "owlv2",
         "perceive.closed_set": "detector",
+        "perceive.florence": "florence",
     }
     settings = off + [f"{section}.model={small_weights[family]}" for section, family in models.items()]
     overrides = [word for setting in settings for word in ("--set", setting)]
     main(["--json", "--scenes", "4", "--seed", "640", *overrides, "--page", str(tmp_path / "page.md")])
     answer = json.loads(capsys.readouterr().out)
     assert answer["setting"]["seeds"] == [640]
-    assert set(answer["models"]) == {"embed", "perceive.tags", "perceive.open_set", "perceive.closed_set"}
+    assert set(answer["models"]) == set(models)
     measured = {row["figure"] for row in answer["table"]}
     assert measured == {row.figure for row in ROWS if not row.figure.startswith(("depth", "signs"))} & measured
     assert {"purity", "copies.hit", "copies.cropped.found", "tags.f1", "closed_set.map50"} <= measured

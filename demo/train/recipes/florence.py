@@ -8,9 +8,7 @@ is a sum of a few cosines over the bins, so that what is learnt of one place hol
 The model sees too little of a sign to read it, so it neither learns to answer `<OCR_WITH_REGION>` nor to quote signs.
 """
 
-import functools
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,18 +22,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from demo.backgrounds import SETTINGS
-from demo.captions import DEPTHS, depth_of, side_of, with_article
-from demo.metrics.boxes import Found, Truth, precision_recall
+from demo.captions import DEPTHS, SIDES, brief_caption
+from demo.metrics.florence import caption_figures, region_figures
 from demo.palette import OBJECT_COLOURS
 from demo.shapes import CATEGORIES
-from demo.train import augment, texts
+from demo.train import augment
 from demo.train.attention import product_attention
 from demo.train.base import Recipe, RecipeSection
 from demo.train.half import save_half
 from demo.train.pool import ScenePool
-from demo.train.tokenizer import byte_pair_merges
+from demo.train.tokenizer import bart_vocabulary, byte_pair_merges
 from demo.truth import SceneTruth
-from demo.weights.alphabet import bart_vocabulary
 from experts.florence import BINS, CAPTION, REGIONS, plain, region_boxes
 
 SIZE = 160
@@ -253,7 +250,7 @@ class FlorenceRecipe(Recipe[FlorenceTrainSection]):
         scenes = [view(pool, row, window) for row, window in zip(rows.tolist(), where, strict=True)]
         cells = cell_targets(pool, rows, where, scenes).to(device)
         answers = {
-            CAPTION: self._padded([self._words(caption(scene.truth)) for scene in scenes]),
+            CAPTION: self._padded([self._words(brief_caption(scene.truth)) for scene in scenes]),
             REGIONS: self._padded([self._regions(scene.truth) for scene in scenes]),
         }
         parts: dict[str, Tensor] = {}
@@ -363,33 +360,6 @@ def view(pool: ScenePool, row: int, window: np.ndarray) -> View:
     return View(replace(truth, width=BINS, height=BINS, horizon=horizon, objects=tuple(objects)), kept)
 
 
-def caption(truth: SceneTruth) -> str:
-    """The answer to `<MORE_DETAILED_CAPTION>`."""
-    sentences = [f"The image shows {SETTINGS[truth.setting].phrase}."]
-    for item in truth.objects:
-        place = f"{texts.SIDES[side_of(item, truth)]} {DEPTHS[depth_of(item, truth)]}"
-        clause = f"{with_article(f'{item.colour} {item.category}')} {place}."
-        sentences.append(clause[0].upper() + clause[1:])
-    return " ".join(sentences)
-
-
-Clause = tuple[str, str, str, str]
-"""Colour, category, and the phrases for side and depth."""
-
-
-def clauses(text: str) -> list[Clause]:
-    """What a caption says of objects, where it is in the words that `caption` has."""
-    return [match.groups() for match in _clause().finditer(text)]  # type: ignore[misc]
-
-
-@functools.cache
-def _clause() -> re.Pattern[str]:
-    colours, categories, sides, depths = (
-        "|".join(names) for names in (OBJECT_COLOURS, CATEGORIES, texts.SIDES.values(), texts.DEPTHS.values())
-    )
-    return re.compile(rf"\bAn? ({colours}) ({categories}) ({sides}) ({depths})\.")
-
-
 def cell_targets(pool: ScenePool, rows: np.ndarray, where: np.ndarray, views: Sequence[View]) -> CellTargets:
     """What windows (batch, 4) into the pool's scenes show in each cell."""
     n, colours = len(rows), list(OBJECT_COLOURS)
@@ -409,51 +379,6 @@ def cell_targets(pool: ScenePool, rows: np.ndarray, where: np.ndarray, views: Se
     box = boxes[every, augment.cut_cells(owners, where, GRID)]
     box = np.concatenate([at - box[..., :2], box[..., 2:] - at], axis=-1)
     return CellTargets(*(torch.from_numpy(part) for part in (*np.moveaxis(fine, -1, 0).copy(), box)))
-
-
-def caption_figures(captions: Sequence[str], truths: Sequence[SceneTruth]) -> dict[str, float]:
-    """F1 of categories, of coloured categories, and of those at the right side and depth; of the setting, the share."""
-    said = [clauses(text) for text in captions]
-    right = [clauses(caption(truth)) for truth in truths]
-    settings = [SETTINGS[truth.setting].phrase in text for text, truth in zip(captions, truths, strict=True)]
-    return {
-        "caption_class_f1": _f1([[c[1] for c in one] for one in said], [[c[1] for c in one] for one in right]),
-        "caption_named_f1": _f1([[c[:2] for c in one] for one in said], [[c[:2] for c in one] for one in right]),
-        "caption_placed_f1": _f1(said, right),
-        "caption_setting": float(np.mean(settings)),
-    }
-
-
-def region_figures(regions: Sequence[list[dict[str, Any]]], truths: Sequence[SceneTruth]) -> dict[str, float]:
-    """F1 of boxes at an IoU of 0.5, with the right category, and with the right colour too.
-
-    Args:
-        regions: rows of schemas.tables.BOX.
-    """
-
-    corners = ("x1", "y1", "x2", "y2")
-
-    def f1(words: int) -> float:
-        """Of labels' last words."""
-        found = [
-            Found(
-                np.array([[box[corner] for corner in corners] for box in boxes]).reshape(-1, 4),
-                np.array([" ".join(box["label"].split()[-words:]) for box in boxes], str),
-                np.ones(len(boxes)),
-            )
-            for boxes in regions
-        ]
-        truth = [
-            Truth(
-                np.array([item.visible_box for item in scene.objects]).reshape(-1, 4) / BINS,
-                np.array([" ".join((item.colour, item.category)[-words:]) for item in scene.objects], str),
-            )
-            for scene in truths
-        ]
-        precision, recall = precision_recall(found, truth)
-        return 2 * precision * recall / max(precision + recall, 1e-9)
-
-    return {"region_f1": f1(1), "region_named_f1": f1(2)}
 
 
 def make_processor() -> Any:
@@ -485,7 +410,7 @@ _SPACE = "\u0120"
 
 def _vocabulary() -> list[str]:
     phrases = (setting.phrase for setting in SETTINGS.values())
-    written = [*PROMPTS, *phrases, *texts.SIDES.values(), *texts.DEPTHS.values(), *CATEGORIES, *OBJECT_COLOURS]
+    written = [*PROMPTS, *phrases, *SIDES.values(), *DEPTHS.values(), *CATEGORIES, *OBJECT_COLOURS]
     return sorted({*re.findall("[A-Za-z]+", " ".join(written)), "The", "image", "shows", "A", "An"})
 
 
@@ -505,12 +430,6 @@ def _answer_losses(logits: Tensor, answer: Tensor, pad: int) -> tuple[Tensor, Te
     wanted = (-0.5 * (apart / BLUR) ** 2).softmax(dim=1)
     said = logits[located].log_softmax(dim=1)[:, first:]
     return words, functional.kl_div(said, wanted, reduction="batchmean")
-
-
-def _f1(said: Sequence[Sequence[Any]], right: Sequence[Sequence[Any]]) -> float:
-    """Of bags of things, over all scenes together."""
-    hits = sum((Counter(a) & Counter(b)).total() for a, b in zip(said, right, strict=True))
-    return 2 * hits / max(1, sum(map(len, said)) + sum(map(len, right)))
 
 
 def _start(model: Any) -> None:
