@@ -39,6 +39,8 @@ class Reason(StrEnum):
     DECODE = "decode"
     TOO_SMALL = "too_small"
     FETCH = "fetch"
+    # embed
+    NO_EMBEDDING = "no_embedding"
     # dedup
     DUPLICATE_EXACT = "duplicate_exact"
     DUPLICATE_PERCEPTUAL = "duplicate_perceptual"

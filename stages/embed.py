@@ -1,13 +1,11 @@
-"""`embed`: images become unit vectors; decoding runs ahead of the model in threads."""
+"""`embed`: images become unit vectors, computed while others decode, or looked up where they are there already."""
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 from pydantic import Field, model_validator
 
 from experts.open_clip_model import is_own_name
@@ -16,16 +14,13 @@ from schemas.ledger import Drop, Reason
 from schemas.section import ModelRef, StageSection, located, runtime
 from schemas.tables import EMBED
 from stages.base import MapStage, ShardInput, ShardOutput
-from stages.image_tower import ImageTower, check_tower, tower_identity
-from stages.images import decode_rgb
-
-_BATCHES_AHEAD = 2
-_UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-"""What Pillow's readers raise on bytes that are not whole (a broken PNG is a SyntaxError there)."""
+from stages.decode_ahead import Batch, decoded_batches
+from stages.embeddings.precomputed import Precomputed, PrecomputedSection, precomputed_files, precomputed_identity
+from stages.image_tower import Encoding, ImageTower, check_tower, tower_identity
 
 
 class EmbedSection(StageSection, ModelRef):
-    """The image tower."""
+    """The image tower, and vectors that need none."""
 
     model: str = located(
         "EVA02-L-14",
@@ -38,10 +33,22 @@ class EmbedSection(StageSection, ModelRef):
     precision: Literal["float32", "bfloat16"] = Field(
         "bfloat16", description="arithmetic of the tower; vectors are stored as fp16"
     )
-    batch_size: int = runtime(
-        64, ge=1, le=4096, description="images in one forward pass; another size may change a vector's last bit"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = runtime(
+        "auto",
+        description="images in one forward pass, 1 to 4096; halved when memory runs out; another size may change a "
+        "vector's last bits. auto decides by the model's FLOPs and the kind of device, never by a clock, so a resumed "
+        "run computes the same bytes",
     )
-    decode_threads: int = runtime(2, ge=1, le=64, description="threads that decode and resize ahead of the model")
+    decode_threads: int | None = runtime(
+        None,
+        ge=1,
+        le=256,
+        description="threads that read, decode and resize ahead of the model; null takes one for each of "
+        "resources.cpus, at least 2; more than there are cores help where images are read over a network",
+    )
+    precomputed: PrecomputedSection | None = Field(
+        None, description="embeddings that were made before and are only looked up; null computes all"
+    )
 
     @model_validator(mode="after")
     def _revision_is_the_hubs(self) -> "EmbedSection":
@@ -49,68 +56,135 @@ class EmbedSection(StageSection, ModelRef):
             raise ValueError("revision pins a hub model (org/name); of open_clip's own names `pretrained` says all")
         return self
 
+    @property
+    def computes(self) -> bool:
+        """Whether any image may go through the model."""
+        return self.precomputed is None or self.precomputed.missing == "compute"
+
+    @property
+    def threads(self) -> int:
+        """How many decode."""
+        return self.decode_threads or max(2, int(self.resources.cpus))
+
 
 class EmbedStage(MapStage):
-    """One unit vector an image; what does not decode stops here."""
+    """One unit vector an image; what does not decode, or has no vector where none is computed, stops here."""
 
     name = "embed"
-    version = 1
+    version = 2
     schema = EMBED
     rows_from = "download"
     config: EmbedSection
 
     def models(self) -> dict[str, str]:
-        return {"model": tower_identity(self.config, self.config.pretrained)}
+        config = self.config
+        model = {"model": tower_identity(config, config.pretrained)} if config.computes else {}
+        files = {"precomputed": precomputed_identity(config.precomputed)} if config.precomputed else {}
+        return model | files
 
     def check(self) -> None:
-        check_tower(self.config, self.config.pretrained)
+        if self.config.computes:
+            check_tower(self.config, self.config.pretrained)
+        if self.config.precomputed:
+            precomputed_files(self.config.precomputed)
 
     def open(self) -> None:
         config = self.config
+        self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="decode")
+        self._precomputed: Precomputed | None = None
+        self._tower: ImageTower | None = None
+        if config.precomputed:
+            try:
+                self._precomputed = Precomputed(config.precomputed, self.identity["precomputed"])
+            except Exception as e:
+                raise SetupError(
+                    f"embed.precomputed cannot be read by a worker: {e}. All workers must see the same files."
+                ) from e
+        if config.computes:
+            self._tower = self._loaded()
+        widths = [source.width for source in (self._tower, self._precomputed) if source]
+        self._width = widths[0]
+        if widths[-1] != self._width:
+            raise SetupError(
+                f"embed: the vectors of embed.precomputed have {widths[-1]} numbers, those of {config.model} "
+                f"{self._width}. Set embed.model to the model that made them, or embed.precomputed.missing to drop, "
+                "which computes none."
+            )
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        if self._precomputed:
+            self._precomputed.close()
+
+    def process(self, shard: ShardInput) -> ShardOutput:
+        """Metrics: `precomputed` and `computed` vectors; of the latter, `flops` (FLOPs of the images encoded) and
+        `model_seconds` (that the device worked on them): their quotient over the device's peak rate is the MFU."""
+        table = shard.tables["download"]
+        uids, urls = (table.column(name).to_pylist() for name in ("uid", "url"))
+        vectors = np.zeros((len(uids), self._width), np.float16)
+        there = np.zeros(len(uids), bool)
+        if self._precomputed:
+            found, there = self._precomputed.vectors(uids, urls)
+            vectors[there] = found[there]
+        metrics = {"precomputed": float(there.sum())}
+        left = np.flatnonzero(~there)
+        failed: dict[int, tuple[Reason, str]] = {}
+        if self._tower:
+            seconds = self._compute(self._tower, shard, table, left, vectors, failed)
+            there[[row for row in left.tolist() if row not in failed]] = True
+            computed = float(len(left) - len(failed))
+            metrics |= {"computed": computed, "flops": computed * self._tower.flops, "model_seconds": seconds}
+        else:
+            why = Reason.NO_EMBEDDING, "no vector in embed.precomputed"
+            failed = dict.fromkeys(left.tolist(), why)
+        drops = [Drop(uids[row], urls[row], *why) for row, why in failed.items()]
+        return ShardOutput(_table(table.column("uid").filter(pa.array(there)), vectors[there]), drops, metrics=metrics)
+
+    def _loaded(self) -> ImageTower:
+        config = self.config
         device = config.resources.device
-        self._pool = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
         try:
-            self._tower = ImageTower(config, config.pretrained, config.precision, device)
+            return ImageTower(config, config.pretrained, config.precision, device, config.batch_size)
         except Exception as e:
             raise SetupError(
                 f"embed: the model {config.model} cannot be loaded on {device}: {e}. Check embed.model, "
                 "embed.pretrained and embed.revision, and that the weights can be had from here."
             ) from e
 
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def _compute(
+        self,
+        tower: ImageTower,
+        shard: ShardInput,
+        table: pa.Table,
+        rows: np.ndarray,
+        vectors: np.ndarray,
+        failed: dict[int, tuple[Reason, str]],
+    ) -> float:
+        """Put the rows' vectors in their places, and say which did not decode; seconds of the device.
 
-    def process(self, shard: ShardInput) -> ShardOutput:
-        uids: list[str] = []
-        drops: list[Drop] = []
-        vectors = [np.empty((0, self._tower.width), np.float16)]
-        for batch in self._decoded(shard):
-            prepared = []
-            for uid, url, image in batch:
-                try:
-                    prepared.append(image.result())
-                    uids.append(uid)
-                except _UNDECODABLE as e:
-                    drops.append(Drop(uid, url, Reason.DECODE, str(e)))
-            if prepared:
-                vectors.append(self._tower.encode(prepared))
-        width = self._tower.width
-        flat = pa.array(np.concatenate(vectors).reshape(-1), pa.float16())
-        sized = EMBED.field("embedding").with_type(pa.list_(pa.float16(), width))
-        columns = [pa.array(uids, pa.string()), pa.FixedSizeListArray.from_arrays(flat, width)]
-        return ShardOutput(pa.table(columns, schema=pa.schema([EMBED.field("uid"), sized])), drops)
+        The device has a batch queued behind the one it computes.
+        """
+        seconds = 0.0
+        queued: deque[tuple[Batch, Encoding]] = deque()
 
-    def _decoded(self, shard: ShardInput) -> Iterator[list[tuple[str, str, Future[Any]]]]:
-        """Batches in row order; while one is computed the next ones decode."""
-        ahead: deque[list[tuple[str, str, Future[Any]]]] = deque()
-        table = shard.tables["download"].select(["uid", "url", "image_offset", "image_bytes"])
-        for start in range(0, table.num_rows, self.config.batch_size):
-            rows = table.slice(start, self.config.batch_size).to_pylist()
-            ahead.append([(row["uid"], row["url"], self._submit(shard, row)) for row in rows])
-            if len(ahead) > _BATCHES_AHEAD:
-                yield ahead.popleft()
-        yield from ahead
+        def take() -> float:
+            batch, encoding = queued.popleft()
+            result, took = encoding.result()
+            vectors[batch.rows] = result[: len(batch.rows)]
+            failed.update({int(batch.rows[place]): (Reason.DECODE, why) for place, why in sorted(batch.failed.items())})
+            return took
 
-    def _submit(self, shard: ShardInput, row: dict[str, Any]) -> Future[Any]:
-        data = shard.images.read(shard.shard, row["image_offset"], row["image_bytes"])
-        return self._pool.submit(lambda: self._tower.prepare(decode_rgb(data)))
+        for batch in decoded_batches(tower, self.config.threads, self._pool, shard, table, rows):
+            queued.append((batch, tower.encode(batch.pictures)))
+            if len(queued) > 1:
+                seconds += take()
+        while queued:
+            seconds += take()
+        return seconds
+
+
+def _table(uids: pa.ChunkedArray, vectors: np.ndarray) -> pa.Table:
+    width = vectors.shape[1]
+    sized = EMBED.field("embedding").with_type(pa.list_(pa.float16(), width))
+    embeddings = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1), pa.float16()), width)
+    return pa.table([uids, embeddings], schema=pa.schema([EMBED.field("uid"), sized]))

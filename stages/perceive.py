@@ -1,6 +1,5 @@
 """`perceive.<expert>`: one expert looks at every selected image; its priors are one table. Rows never stop here."""
 
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from experts.registry import EXPERTS
 from experts.tags import TagsSection
 from schemas.section import Section
 from stages.base import POISON_DETAIL, MapStage, ShardInput, ShardOutput, align
+from stages.devices import device_lost, out_of_memory
 from stages.images import decode_rgb
 
 # Images fail one by one; an expert that fails on as many as this and on all of a shard is itself at fault.
@@ -153,8 +153,8 @@ class PerceiveStage(MapStage):
             priors = self._expert.look(images, [picture.context for picture in pictures])
             return [prior | {"error": None} for prior in priors]
         except Exception as error:
-            no_memory = _out_of_memory(error)
-            if len(pictures) == 1 and (no_memory or _device_lost(error)):
+            no_memory = out_of_memory(error)
+            if len(pictures) == 1 and (no_memory or device_lost(error)):
                 raise
             if len(pictures) == 1:
                 return [self._nothing(f"the model failed: {_words(error)}")]
@@ -171,18 +171,3 @@ class PerceiveStage(MapStage):
 
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
-
-
-def _out_of_memory(error: Exception) -> bool:
-    torch = sys.modules.get("torch")
-    return (
-        isinstance(error, MemoryError)
-        or (torch is not None and isinstance(error, torch.OutOfMemoryError))
-        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
-    )
-
-
-def _device_lost(error: Exception) -> bool:
-    """After such an error every later call of this process fails too."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(error, torch.AcceleratorError)

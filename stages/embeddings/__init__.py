@@ -1,0 +1,1 @@
+"""Embeddings that users already have, joined to a run's rows by uid or URL."""
