@@ -226,6 +226,36 @@ def report(run_dir: RunDir, as_json: AsJson = False) -> None:
         out.print(f"report: {path}", soft_wrap=True)
 
 
+@app.command("dedup-sweep")
+def dedup_sweep(
+    run_dir: RunDir,
+    epsilon: Annotated[
+        str | None, typer.Option(metavar="E1,E2,...", help="thresholds to try; the run's own is always among them")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="about so many rows, in whole clusters drawn by seed")] = 50_000,
+    as_json: AsJson = False,
+) -> None:
+    """Show what other values of dedup.epsilon would remove, with pairs to look at; `dedup` need not have run."""
+    from pipeline.config import load_run
+    from pipeline.finish import sweep_dedup
+    from pipeline.sweep import EPSILONS, parse_epsilons
+
+    asked = parse_epsilons(epsilon) if epsilon else EPSILONS
+    answer = sweep_dedup(load_run(run_dir), run_dir, asked, rows)
+    if as_json:
+        _print_json(answer)
+        return
+    rules = list(dict.fromkeys(point["rule"] for point in answer["points"]))
+    table = Table("epsilon", "cosine above", *(f"{rule} removes" for rule in rules), box=None, pad_edge=False)
+    for value in dict.fromkeys(point["epsilon"] for point in answer["points"]):
+        points = [point for point in answer["points"] if point["epsilon"] == value]
+        own = "  this run" if value == answer["own"] else ""
+        shares = [f"{point['share']:.1%} in {point['groups']:,} groups" for point in points]
+        table.add_row(f"{value:g}{own}", f"{1 - value:g}", *shares)
+    out.print(table)
+    out.print(f"of {answer['compared']:,} rows in {answer['clusters']:,} clusters; pairs to look at: {answer['page']}")
+
+
 @app.command()
 def export(
     run_dir: RunDir,

@@ -1,17 +1,22 @@
 """What comes after the last stage: the dataset folder, the card, the report; and looking at them again later."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
 from pipeline.identities import recorded_stages
-from pipeline.plan import StagePlan, plan
+from pipeline.plan import Snapshot, StagePlan, plan
 from pipeline.report.build import render_report
+from pipeline.report.curation import Curation, curation
 from pipeline.report.samples import pick_samples
+from pipeline.report.sweep_page import render_sweep, sheets
+from pipeline.report.sweep_view import sweep_view
+from pipeline.sample import clusters_of, draw, extent_of
 from pipeline.storage import LocalStorage, open_storage
 from pipeline.store import CommittedImages, Store
 from pipeline.summary import summarise
+from pipeline.sweep import epsilons_with
 from pipeline.verify import Problem, unfinished, verify_store
 from schemas.errors import IncompleteRunError, RequestError
 from schemas.summary import RunSummary
@@ -22,6 +27,7 @@ from stages.export import export_folder, export_hub
 
 DATASET = "dataset"
 REPORT = "report/index.html"
+SWEEP = "report/dedup-sweep.html"
 
 
 class View:
@@ -93,8 +99,67 @@ def make_report(view: View) -> Path:
     captioned = next(item for item in view.plans if item.name == "caption")
     shards = [shard for shard in captioned.shards if shard not in captioned.pending] if captioned.final else []
     samples = pick_samples(view.store, CommittedImages(view.store), view.stages, shards, view.config.run.gallery)
-    view.store.storage.write(REPORT, render_report(view.summary, samples).encode())
+    view.store.storage.write(REPORT, render_report(view.summary, samples, _curation(view)).encode())
     return view.root / REPORT
+
+
+def sweep_dedup(config: Config, location: str, epsilons: Sequence[float], rows: int) -> dict[str, Any]:
+    """What each threshold of `dedup` would remove, and a page of pairs next to each, RUN/report/dedup-sweep.html.
+
+    Reads the vectors of the whole run once, and compares those of whole clusters, drawn by seed, of about `rows` rows.
+
+    Returns:
+        The figures as `dedup-sweep --json` prints them; others rely on this shape.
+
+    Raises:
+        RequestError: `cluster` is not done, or no cluster can be drawn.
+    """
+    view = View(config, location)
+    if "cluster" not in _done(view):
+        raise RequestError(
+            f"{location} has no clusters that are up to date: `dedup-sweep` needs `embed` and `cluster` done, and no "
+            f"more. Run it that far first; `densefusion explain {location}` says what is left."
+        )
+    store = Snapshot(view.store.storage)
+    images, extent = CommittedImages(store), extent_of(store)
+    sample = draw(store, extent, clusters_of(store, extent), rows)
+    if not len(sample):
+        raise RequestError(
+            f"No cluster of {location} fits into a sample of {rows:,} rows. Ask for more with `--rows`."
+            if extent.rows
+            else f"{location} has no clustered rows: nothing came through `embed`."
+        )
+    tried = epsilons_with(config.dedup.epsilon, epsilons)
+    swept = sweep_view(sample, config.dedup, tried)
+    page = render_sweep(config.name, swept, sheets(sample, images, store, config.dedup, tried))
+    view.store.storage.write(SWEEP, page.encode())
+    return {
+        "run": location,
+        "rows": extent.rows,
+        "sampled": len(sample),
+        "clusters": sample.clusters,
+        "compared": swept.rows,
+        "own": config.dedup.epsilon,
+        "points": [
+            {"epsilon": p.epsilon, "rule": p.rule, "removed": p.removed, "groups": p.groups, "share": p.share}
+            for points in swept.points.values()
+            for p in points
+        ],
+        "page": str(view.root / SWEEP),
+    }
+
+
+def _done(view: View) -> set[str]:
+    return {item.name for item in view.plans if not item.rerun}
+
+
+def _curation(view: View) -> Curation | None:
+    done = _done(view)
+    if "cluster" not in done:
+        return None
+    metrics = next(stage.metrics for stage in view.summary.stages if stage.name == "dedup")
+    store = Snapshot(view.store.storage)
+    return curation(store, CommittedImages(store), view.config.dedup, "dedup" in done, metrics)
 
 
 def write_report(config: Config, location: str) -> Path:

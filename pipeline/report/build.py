@@ -6,13 +6,11 @@ the web (texts, labels, URLs) is escaped by the template engine and shown as tex
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from pipeline.report import numbers
+from pipeline.report.curation import Curation
 from pipeline.report.overlays import Shape, shapes
+from pipeline.report.page import render
 from pipeline.report.pictures import disparity_uri, thumbnail_uri
 from schemas.summary import RunSummary
 
@@ -60,23 +58,17 @@ class _Layer:
         return self.shapes[:_DRAWN]
 
 
-def render_report(summary: RunSummary, samples: Sequence[ReportSample]) -> str:
+def render_report(summary: RunSummary, samples: Sequence[ReportSample], curation: Curation | None = None) -> str:
     """The page as HTML; the same run gives the same text."""
     locating = sorted(
         {e for s in samples for e, prior in s.priors.items() if {"boxes", "regions", "lines"} & set(prior)}
     )
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(numbers.FILTERS)
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         run=summary,
         experts=locating,
         samples=[_view(sample, locating) for sample in samples],
+        curation=curation,
     )
 
 

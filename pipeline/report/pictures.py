@@ -14,13 +14,16 @@ _QUALITY = 72
 _RAMP = np.array([[13, 8, 40], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], float)
 
 
-def thumbnail_uri(content: bytes) -> str | None:
-    """An image's original bytes as a small picture in the image frame; None where they do not decode."""
+def thumbnail_uri(content: bytes, edge: int = _EDGE) -> str | None:
+    """An image's original bytes as a picture of at most `edge` pixels a side, in the image frame.
+
+    None where they do not decode.
+    """
     try:
-        image = decode_rgb(content)
+        image = decode_rgb(content, (edge, edge))
     except (OSError, ValueError):
         return None
-    image.thumbnail((_EDGE, _EDGE), Image.Resampling.LANCZOS)
+    image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     return _uri(image)
 
 

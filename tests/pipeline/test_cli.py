@@ -20,6 +20,7 @@ COMMANDS = (
     "doctor",
     "gc",
     "repair",
+    "dedup-sweep",
 )
 
 
@@ -38,7 +39,9 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["status", "explain", "ledger", "verify", "retry", "report", "gc", "repair"])
+@pytest.mark.parametrize(
+    "command", ["status", "explain", "ledger", "verify", "retry", "report", "gc", "repair", "dedup-sweep"]
+)
 def test_what_is_no_run_directory_is_said_in_one_paragraph(command: str, tmp_path: Path) -> None:
     done = densefusion(command, str(tmp_path / "nothing"))
     assert done.returncode == 2

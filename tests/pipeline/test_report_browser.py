@@ -11,8 +11,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from skimage import data as photographs
 
+from pipeline.finish import sweep_dedup
 from pipeline.report.build import ReportSample, render_report
+from pipeline.report.curation import curation
+from pipeline.store import CommittedImages
 from schemas.summary import RunSummary, StageSummary
+from tests.fakes.pictured_run import Pictured, pictured_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -104,7 +108,12 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Pictured:
+    return pictured_run(tmp_path_factory.mktemp("look") / "run")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory, run: Pictured) -> Path:
     hostile = sample(
         "coffee",
         uid=ATTACK,
@@ -120,7 +129,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     broken = sample("rocket", image=b"not an image", alt_text=None, findings=[], priors={})
     out = tmp_path_factory.mktemp("report") / "index.html"
-    out.write_text(render_report(SUMMARY, [sample("astronaut"), sample("chelsea", repaired=True), hostile, broken]))
+    part = curation(run.store, CommittedImages(run.store), run.config.dedup, True, {"recall": 0.998})
+    samples = [sample("astronaut"), sample("chelsea", repaired=True), hostile, broken]
+    out.write_text(render_report(SUMMARY, samples, part))
     return out
 
 
@@ -142,10 +153,31 @@ def page(browser: Browser, report: Path) -> Iterator[Page]:
 
 
 def test_every_picture_is_shown(page: Page) -> None:
-    sizes = page.eval_on_selector_all("img", "all => all.map(i => [i.naturalWidth, i.alt.length])")
+    sizes = page.eval_on_selector_all("article img", "all => all.map(i => [i.naturalWidth, i.alt.length])")
     # Three photographs that decode, two depth maps; the hostile sample has none and the broken one says so.
     assert len(sizes) == 5 and all(width > 0 and alt > 0 for width, alt in sizes)
     assert page.get_by_text("its bytes do not decode").count() == 1
+
+
+def test_pairs_stand_side_by_side_and_every_tile_is_shown(page: Page) -> None:
+    tiles = page.eval_on_selector_all(".tile img", "all => all.map(i => [i.naturalWidth, i.alt.length])")
+    assert len(tiles) > 60 and all(width > 0 and alt > 0 for width, alt in tiles)
+    left, right = (page.locator(".pairs .two").first.locator("img").nth(n).bounding_box() for n in (0, 1))
+    assert left is not None and right is not None
+    assert (left["y"], left["width"]) == (right["y"], right["width"]) and left["x"] + left["width"] < right["x"]
+
+
+@pytest.mark.parametrize("width", [360, 800, 1280])
+def test_the_page_of_the_sweep_fits_and_loads_nothing(browser: Browser, run: Pictured, width: int) -> None:
+    answer = sweep_dedup(run.config, str(run.folder), [0.01, 0.1], 1000)
+    opened = browser.new_page(viewport={"width": width, "height": 800})
+    requests: list[str] = []
+    opened.on("request", lambda r: requests.append(r.url) if not r.url.startswith("data:") else None)
+    opened.goto(Path(answer["page"]).as_uri())
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    assert opened.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+    assert requests == [Path(answer["page"]).as_uri()]
+    opened.close()
 
 
 def test_text_of_the_web_is_shown_and_does_nothing(page: Page) -> None:
