@@ -1,7 +1,7 @@
 """The demo's models, small ones of the production classes: the same loaders, no downloads.
 
-Those under `trained/` learned the scene world (`python -m demo.train`) and ship with the package. The others are made
-on the spot with random weights: what they say is noise, but their code paths are real.
+Those under `trained/` learned the scene world (`python -m demo.train`) and ship with the package. The captioner is made
+on the spot with random weights: what it says is noise, but its code paths are real.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from demo.weights import florence, llava
+from demo.weights import llava
 from schemas.identity import folder_hash
 
 TRAINED = Path(__file__).parent / "trained"
@@ -31,7 +31,7 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "owlv2": _trained("owlv2"),
     "detector": _trained("detector"),
     "depth": _trained("depth"),
-    "florence": florence.make,
+    "florence": _trained("florence"),
     "llava": llava.make,
 }
 

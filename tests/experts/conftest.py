@@ -11,7 +11,7 @@ from experts.registry import EXPERTS
 from stages.perceive import PerceiveSection
 
 FAMILIES = {"tags": "clip", "open_set": "owlv2", "closed_set": "detector", "depth": "depth", "florence": "florence"}
-QUICK: dict[str, dict[str, Any]] = {"florence": {"max_new_tokens": 24, "beams": 1}, "ocr": {"side": 320}}
+QUICK: dict[str, dict[str, Any]] = {"florence": {"max_new_tokens": 96, "beams": 1}, "ocr": {"side": 320}}
 
 
 @pytest.fixture(scope="session")

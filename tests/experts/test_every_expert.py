@@ -4,6 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from demo.scene import render
+from demo.split import seeds
 from experts.depth import unpacked
 from experts.registry import EXPERTS
 from schemas.errors import RequestError, SetupError
@@ -18,6 +20,13 @@ TAGS = {"tags": {"tags": [{"tag": tag, "score": 0.5} for tag in ("cup", "cat", "
 def pictures():
     awkward = [decode_rgb(data) for data in awkward_files().values()]
     return [photograph("astronaut"), *awkward, photograph("page")]
+
+
+def familiar(name, count):
+    """Photographs, but scenes for Florence-2: what it says of others hangs on last bits, word by word."""
+    if name == "florence":
+        return [render(seed).image for seed in seeds("validation", count)]
+    return [photograph("coffee"), photograph("astronaut"), photograph("page").crop((0, 0, 300, 100))][:count]
 
 
 def numbers(value):
@@ -48,21 +57,22 @@ def test_one_prior_an_image_in_the_schema_and_in_the_frame(opened, name):
 
 @pytest.mark.parametrize("name", EXPERTS)
 def test_priors_stay_with_their_images_whatever_the_order(opened, name):
-    images = [photograph("coffee"), photograph("chelsea"), photograph("page").crop((0, 0, 300, 100))]
+    images = familiar(name, 3)
     expert = opened(name)
     forward = expert.look(images, [TAGS] * 3)
     backward = expert.look(images[::-1], [TAGS] * 3)[::-1]
-    assert about_the_same(forward, backward)
+    # Florence-2's corners are bins of 0.001, of which the best two may be as good.
+    assert about_the_same(forward, backward, 0.003 if name == "florence" else 1e-5)
     assert len({str(prior) for prior in forward}) > 1
 
 
-def about_the_same(one, other):
-    """Equal but for a float's last bits, which an image's place in its batch may decide."""
+def about_the_same(one, other, tolerance):
+    """Equal but for what an image's place in its batch may decide: a float's last bits."""
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(about_the_same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(about_the_same(one[key], other[key], tolerance) for key in one)
     if isinstance(one, list):
-        return len(one) == len(other) and all(map(about_the_same, one, other))
-    return one == (pytest.approx(other, abs=1e-5) if isinstance(one, float) else other)
+        return len(one) == len(other) and all(about_the_same(*pair, tolerance) for pair in zip(one, other, strict=True))
+    return one == (pytest.approx(other, abs=tolerance) if isinstance(one, float) else other)
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERTS if name != "ocr"])
@@ -86,7 +96,7 @@ HALVES = [(name, half) for name in ("tags", "open_set", "depth", "florence") for
 
 @pytest.mark.parametrize(("name", "precision"), [*HALVES, ("closed_set", "bfloat16")])
 def test_half_precision_says_about_the_same(opened, name, precision):
-    images = [photograph("coffee"), photograph("astronaut")]
+    images = familiar(name, 2)
     loose = {"threshold": 0.1} if name in ("open_set", "closed_set") else {}
     full = opened(name, **loose).look(images, [TAGS] * 2)
     half = opened(name, precision=precision, **loose).look(images, [TAGS] * 2)
@@ -98,7 +108,9 @@ def test_half_precision_says_about_the_same(opened, name, precision):
         elif name == "depth":
             assert np.corrcoef(unpacked(one).ravel(), unpacked(other).ravel())[0, 1] > 0.99
         else:
-            assert other["caption"]
+            assert one["regions"]
+            # bfloat16 moves corners by up to 0.015 on scenes.
+            assert about_the_same(one, other, 0.03)
 
 
 def test_values_that_are_not_finite_are_an_error_and_not_an_empty_prior(opened):

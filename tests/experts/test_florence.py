@@ -1,8 +1,9 @@
 import pytest
 from transformers import AutoProcessor
 
-from experts.florence import CAPTION, REGIONS, TEXT, plain, region_boxes, text_lines
-from tests.photographs import photograph
+from demo.scene import render
+from demo.split import seeds
+from experts.florence import CAPTION, REGIONS, TEXT, Florence, plain, region_boxes, text_lines
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +34,18 @@ def test_captions_lose_stray_locations_only():
     assert plain(" a cup <loc_12>on a table\n") == "a cup on a table"
 
 
-def test_only_what_is_asked_for_is_generated(opened):
-    image = photograph("coffee").crop((0, 0, 333, 200))
-    (every,) = opened("florence").look([image], [{}])
-    (some,) = opened("florence", text=False, regions=False).look([image], [{}])
-    (none,) = opened("florence", caption=False, text=False, regions=False).look([image], [{}])
-    assert every["caption"] and "<" not in every["caption"]
+def test_only_what_is_asked_for_is_generated(opened, monkeypatch):
+    answer, asked = Florence._answers, []
+    monkeypatch.setattr(Florence, "_answers", lambda self, task, seen: asked.append(task) or answer(self, task, seen))
+    scene = render(*seeds("validation", 1))
+    (every,) = opened("florence").look([scene.image], [{}])
+    assert asked == [CAPTION, TEXT, REGIONS]
+    assert every["caption"].startswith("The image shows ") and "<" not in every["caption"]
+    assert every["regions"]
+    asked.clear()
+    (some,) = opened("florence", text=False, regions=False).look([scene.image], [{}])
+    (none,) = opened("florence", caption=False, text=False, regions=False).look([scene.image], [{}])
+    assert asked == [CAPTION]
     assert some == {"caption": every["caption"], "lines": [], "regions": []}
     assert none == {"caption": None, "lines": [], "regions": []}
 

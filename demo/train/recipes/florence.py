@@ -74,7 +74,6 @@ class FlorenceTrainSection(RecipeSection):
     least_window: float = Field(0.75, gt=0, le=1, description="smallest side of augmentation's windows")
     cells_weight: float = Field(1.0, ge=0, description="of the cells' losses at the start")
     cells_weight_end: float = Field(0.2, ge=0, description="of the cells' losses at the end")
-    evaluated_scenes: int = Field(150, ge=1, description="validation scenes that answers are generated for")
 
 
 @dataclass(frozen=True)
@@ -278,16 +277,15 @@ class FlorenceRecipe(Recipe[FlorenceTrainSection]):
     def evaluate(self, model: nn.Module, pool: ScenePool) -> dict[str, float]:
         assert isinstance(model, FlorenceTrainer)
         florence = model.settle()
-        rows = list(range(min(len(pool), self.config.evaluated_scenes)))
         captions, regions = [], []
-        for start in range(0, len(rows), 50):
-            images = pool.images[start : min(start + 50, len(rows))]
+        for start in range(0, len(pool), 50):
+            images = pool.images[start : start + 50]
             small = augment.cut(images, np.broadcast_to(augment.WHOLE, (len(images), 4)), SIZE)
             pixels = augment.plain(small, MEAN, STD).to(model.places.device)
             captions += [plain(answer) for answer in self._answers(florence, pixels, CAPTION)]
             regions += [region_boxes(answer) for answer in self._answers(florence, pixels, REGIONS)]
-        views = [view(pool, row, augment.WHOLE) for row in rows]
-        return caption_figures(captions, [v.truth for v in views]) | region_figures(regions, [v.truth for v in views])
+        truths = [view(pool, row, augment.WHOLE).truth for row in range(len(pool))]
+        return caption_figures(captions, truths) | region_figures(regions, truths)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, FlorenceTrainer)
