@@ -25,9 +25,13 @@ FLOORS = {
     "depth.residual_correlation": 0.88,
     "depth.pair_order": 0.94,
     "signs.clean": 0.92,
+    "florence.region_named_f1": 0.85,
+    "florence.caption_named_f1": 0.86,
+    "florence.caption_placed_f1": 0.69,
+    "florence.caption_setting": 0.95,
 }
 """Below the worst of four sets of 80 validation scenes: 1.0, 1.0, 1.0, 0.95, 0.992, 0.977, 0.833, 0.597, 0.910, 0.957,
-0.971 in this order."""
+0.971, 0.914, 0.930, 0.794, 1.0 in this order."""
 MOST_HIT = 0.025
 
 
@@ -54,5 +58,7 @@ def test_what_a_trivial_answer_gives_is_beaten(figures):
         ("closed_set.map50", "boxes.mean.map50"),
         ("open_set.map50", "boxes.mean.map50"),
         ("depth.pair_order", "depth.mean_map.pair_order"),
+        ("florence.region_f1", "florence.fixed.region_f1"),
+        ("florence.caption_class_f1", "florence.fixed.caption_class_f1"),
     ):
         assert figures[name] > figures[trivial]
