@@ -57,7 +57,14 @@ DOWNLOAD = pa.schema([UID, URL, *_IMAGE, _field("phash", pa.uint64(), about="64-
 
 EMBED = pa.schema([UID, _field("embedding", pa.list_(pa.float16()), unit="unit vector", about="fixed size per run")])
 
-CLUSTER = pa.schema([UID, *_CLUSTERED])
+CLUSTER = pa.schema(
+    [
+        UID,
+        *_CLUSTERED,
+        _field("near_clusters", pa.list_(pa.int32()), about="the next nearest centroids, best first"),
+        _field("near_cosines", pa.list_(pa.float32()), unit="cosine", about="to those centroids"),
+    ]
+)
 
 DEDUP = pa.schema([UID, *_CLUSTERED])
 
@@ -83,6 +90,15 @@ SELECT = pa.schema(
         *_SCORES,
         _field("image_shard", pa.string(), about="download shard whose images object holds the bytes"),
         *_LOCATION,
+    ]
+)
+
+TAKING_ORDER = pa.schema(
+    [
+        UID,
+        _field("cluster", pa.int32()),
+        _field("rank", pa.int32(), about="place in its cluster by the ranking key, from 0"),
+        _field("place", pa.int64(), null=True, about="in the order of taking, from 0; null where a cap cut the row"),
     ]
 )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.ledger import Drop, Reason
 from schemas.section import StageSection
@@ -169,16 +170,14 @@ def shard_name(index: int) -> str:
     return f"{index:05d}"
 
 
-def by_uid(table: pa.Table) -> dict[str, int]:
-    """Row number of every uid of a table."""
-    return {uid: i for i, uid in enumerate(table.column("uid").to_pylist())}
-
-
-def align(table: pa.Table, uids: list[str]) -> pa.Table:
+def align(table: pa.Table, uids: list[str] | pa.ChunkedArray) -> pa.Table:
     """The rows of `table` that belong to `uids`, in that order.
 
     Raises:
         KeyError: a uid is not in the table.
     """
-    places = by_uid(table)
-    return table.take(pa.array([places[uid] for uid in uids], pa.int64()))
+    wanted = pa.array(uids, pa.string()) if isinstance(uids, list) else uids
+    places = pc.index_in(wanted, value_set=table.column("uid"))
+    if places.null_count:
+        raise KeyError(wanted.filter(places.is_null())[0].as_py())
+    return table.take(places)

@@ -1,23 +1,26 @@
 import hashlib
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.ledger import Reason
-from schemas.tables import DEDUP, DOWNLOAD, INGEST
+from schemas.tables import DEDUP, DOWNLOAD, INGEST, TAKING_ORDER
 from stages.select import SelectSection, SelectStage
 from tests.fakes.memory_gather import MemoryGather, run_gather
 from tests.fakes.packaged import uid_of
 
 
-def row(i, cluster=0, cosine=0.5, side=500, aesthetic=None):
+def row(i, cluster=0, cosine=0.5, side=500, aesthetic=None, similarity=None, host="a.example"):
     return {
         "uid": uid_of(i),
-        "url": f"http://a.example/{i}",
+        "url": f"http://{host}/{i}",
         "alt_text": f"picture {i}",
         "aesthetic": aesthetic,
+        "similarity": similarity,
         "cluster": cluster,
         "centroid_cosine": cosine,
         "sha256": hashlib.sha256(str(i).encode()).hexdigest(),
@@ -33,21 +36,25 @@ def row(i, cluster=0, cosine=0.5, side=500, aesthetic=None):
     }
 
 
-def gather(tmp_path, rows, size=1000):
+def gather(tmp_path, rows, size=1000, parents=None):
     """`download` and `dedup` disagree in their order, and `ingest` knows more rows."""
-    stages = {"dedup": {}, "download": {}, "ingest": {}}
+    stages = {"dedup": {}, "cluster": {}, "download": {}, "ingest": {}}
+    files = {"cluster": {"00000": {}}}
     for start in range(0, len(rows), size):
         part, shard = rows[start : start + size], f"{start // size:05d}"
         # the stated size is not the true one
         stated = [r | {"width": 1} for r in [*part, row(-1 - start)]]
         stages["ingest"][shard] = pa.Table.from_pylist(stated, schema=INGEST)
         stages["download"][shard] = pa.Table.from_pylist([*part, row(-1 - start)], schema=DOWNLOAD)
-        stages["dedup"][shard] = pa.Table.from_pylist(part[::-1], schema=DEDUP)
-    return MemoryGather(tmp_path, stages)
+        stages["dedup"][shard] = stages["cluster"][shard] = pa.Table.from_pylist(part[::-1], schema=DEDUP)
+    if parents is not None:
+        files["cluster"]["00000"]["parents"] = tmp_path / "parents.npy"
+        np.save(tmp_path / "parents.npy", np.array(parents, np.int32))
+    return MemoryGather(tmp_path, stages, files)
 
 
-def run(tmp_path, rows, size=1000, **config):
-    outputs = run_gather(SelectStage(SelectSection(**config)), gather(tmp_path, rows, size))
+def run(tmp_path, rows, size=1000, parents=None, **config):
+    outputs = run_gather(SelectStage(SelectSection(**config)), gather(tmp_path, rows, size, parents))
     return (
         [r for o in outputs.values() for r in o.rows.to_pylist()],
         [d for o in outputs.values() for d in o.drops],
@@ -70,7 +77,7 @@ def test_rows_say_what_the_stages_before_found(tmp_path):
         (uid_of(1), "http://a.example/1", Reason.NOT_SELECTED),
         (uid_of(0), "http://a.example/0", Reason.NOT_SELECTED),
     ]
-    assert drops[1].detail == "place 2 of 3 in cluster 0, counted from 0"
+    assert drops[1].detail == "per_cluster 2: place 2 of 3 in cluster 0, counted from 0"
 
 
 @pytest.mark.parametrize(
@@ -81,12 +88,13 @@ def test_rows_say_what_the_stages_before_found(tmp_path):
         ({"rank_by": "resolution"}, 2),
         ({"rank_by": "aesthetic"}, 0),
         ({"rank_by": "aesthetic", "direction": "ascending"}, 1),
+        ({"rank_by": "similarity"}, 1),
     ],
 )
 def test_ranking_keys(tmp_path, config, first):
     rows = [
-        row(0, cosine=0.1, side=600, aesthetic=6.0),
-        row(1, cosine=0.9, side=500, aesthetic=5.0),
+        row(0, cosine=0.1, side=600, aesthetic=6.0, similarity=0.2),
+        row(1, cosine=0.9, side=500, aesthetic=5.0, similarity=0.3),
         row(2, cosine=0.5, side=700, aesthetic=None),
     ]
     chosen, _, _ = run(tmp_path, rows, per_cluster=1, **config)
@@ -106,6 +114,67 @@ def test_a_limit_takes_every_clusters_first_before_any_second(tmp_path):
     chosen, drops, _ = run(tmp_path, rows, limit=5)
     assert sorted((r["cluster"], r["rank"]) for r in chosen) == [(0, 0), (0, 1), (7, 0), (8, 0), (9, 0)]
     assert len(drops) == 5
+
+
+def test_smaller_limits_are_part_of_larger_ones_and_the_tie_is_the_seeds(tmp_path):
+    rows = [row(i, cluster=i // 4, cosine=0.01 * i) for i in range(40)]
+    chosen = {limit: {r["uid"] for r in run(tmp_path, rows, limit=limit)[0]} for limit in (3, 4, 11, 25)}
+    assert chosen[3] < chosen[4] < chosen[11] < chosen[25]
+    # which clusters go first is drawn: else the tightest always would
+    draws = {frozenset(r["cluster"] for r in run(tmp_path, rows, limit=3, seed=seed)[0]) for seed in range(4)}
+    assert len(draws) > 1
+
+
+@pytest.mark.parametrize(("parents", "want"), [([[0] * 9 + [1]], [5, 5]), (None, [9, 1])])
+def test_a_tree_of_clusters_shares_the_limit_from_the_top(tmp_path, parents, want):
+    rows = [row(i, cluster=i // 5) for i in range(50)]
+    chosen, _, _ = run(tmp_path, rows, parents=parents, balance="tree", limit=10)
+    assert np.bincount([r["cluster"] // 9 for r in chosen]).tolist() == want
+
+
+def test_a_domain_gives_its_best_and_makes_room(tmp_path):
+    hosts = ["img.B.example:80"] * 4 + ["c.example"] * 2 + ["d.example"]
+    rows = [row(i, cosine=0.9 - 0.1 * i, host=host) for i, host in enumerate(hosts)]
+    chosen, drops, outputs = run(tmp_path, rows, size=3, per_domain=2, per_cluster=4, limit=3)
+    # of the four of b.example the two best stay; the cluster's four are then 0, 1, 4 and 5, and the limit takes three
+    assert [r["uid"] for r in chosen] == [uid_of(i) for i in (0, 1, 4)]
+    assert [r["rank"] for r in chosen] == [0, 1, 4]
+    assert {d.uid: d.detail for d in drops} == {
+        uid_of(2): "per_domain 2: place 2 of 4 in its domain, counted from 0",
+        uid_of(3): "per_domain 2: place 3 of 4 in its domain, counted from 0",
+        uid_of(5): "limit 3: place 3 of 4 in the order of taking, counted from 0",
+        uid_of(6): "per_cluster 4: place 4 of 5 in cluster 0, counted from 0",
+    }
+    metrics = outputs["00000"].metrics
+    assert metrics == {"cut_by_per_domain": 2, "cut_by_per_cluster": 1, "cut_by_limit": 1}
+
+
+def test_rows_without_a_host_have_no_domain(tmp_path):
+    rows = [row(i, host="" if i < 5 else "b.example") for i in range(8)]
+    chosen, _, _ = run(tmp_path, rows, size=3, per_domain=1)
+    assert len(chosen) == 6
+
+
+def test_the_order_of_taking_is_saved_whatever_the_limit(tmp_path):
+    rows = [row(i, cluster=i % 3, cosine=0.01 * (i * 7 % 20)) for i in range(20)]
+    tables = []
+    for limit in (None, 4):
+        chosen, _, outputs = run(tmp_path, rows, size=6, per_cluster=5, limit=limit, shard_rows=4)
+        assert [list(o.files) for o in outputs.values()] == [["order"]] + [[]] * (len(outputs) - 1)
+        order = pq.read_table(outputs["00000"].files["order"])
+        assert order.schema.equals(TAKING_ORDER)
+        tables.append(order.to_pylist())
+        assert {r["uid"] for r in chosen} == {r["uid"] for r in tables[-1][: len(chosen)]}
+    assert tables[0] == tables[1]
+    assert [r["place"] for r in tables[0]] == [*range(15), *[None] * 5]
+    assert [(r["cluster"], r["rank"]) for r in tables[0][15:]] == [(0, 5), (0, 6), (1, 5), (1, 6), (2, 5)]
+
+
+@pytest.mark.parametrize("config", [{}, {"per_domain": 3, "balance": "tree", "rank_by": "random"}])
+def test_nothing_in_nothing_out(tmp_path, config):
+    chosen, drops, outputs = run(tmp_path, [], **config)
+    assert chosen == drops == []
+    assert pq.read_table(outputs["00000"].files["order"]).num_rows == 0
 
 
 @settings(max_examples=60)
