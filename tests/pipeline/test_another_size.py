@@ -25,7 +25,16 @@ class Given(GatherStage):
 
     def process(self, inputs: GatherInput) -> Iterator[tuple[str, ShardOutput]]:
         whole = {"cluster": 0, "centroid_cosine": 0.5, "source": "s", "source_row": 0, "format": "jpeg"}
-        whole |= {"width": 9, "height": 9, "orientation": 1, "phash": 0, "image_offset": 0, "image_bytes": 1}
+        whole |= {
+            "width": 9,
+            "height": 9,
+            "orientation": 1,
+            "phash": 0,
+            "image_offset": 0,
+            "image_bytes": 1,
+            "near_clusters": [],
+            "near_cosines": [],
+        }
         rows = [
             whole | {"uid": f"{n:032x}", "url": f"http://a.example/{n}", "sha256": f"{n:064x}", "cluster": n % 3}
             for n in range(30)
