@@ -176,7 +176,7 @@ class SelectStage(GatherStage):
         return _Rows(np.concatenate(uids), np.concatenate(clusters), np.concatenate(keys), domain)
 
     def _parents(self, inputs: GatherInput) -> np.ndarray:
-        """The groups above the clusters, int32 of (levels, clusters); none where there is one level."""
+        """The groups above the clusters, int32 of (clusters, levels above), from the top."""
         if self.config.balance == "tree":
             for shard in inputs.shards("cluster")[:1]:
                 with contextlib.suppress(KeyError):

@@ -106,10 +106,10 @@ def taking_order(rank: np.ndarray, cluster: np.ndarray, ties: np.ndarray, parent
         rank: place of each row in its cluster, from 0, without gaps among the rows of `ties`; int32 of (n,).
         cluster: int32 of (n,).
         ties: row numbers; among rows whose turn it is at once, the first here goes first.
-        parents: the group of every cluster at each level of the tree, lowest level first; int32 of (levels, clusters).
+        parents: the group of every cluster at each level above, from the top; int32 of (clusters, levels above).
     """
     turn = rank
-    for groups in parents:
+    for groups in parents.T[::-1]:
         turn = places_within(in_turns(turn, ties), groups[cluster])
     return in_turns(turn, ties)
 

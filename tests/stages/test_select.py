@@ -125,7 +125,7 @@ def test_smaller_limits_are_part_of_larger_ones_and_the_tie_is_the_seeds(tmp_pat
     assert len(draws) > 1
 
 
-@pytest.mark.parametrize(("parents", "want"), [([[0] * 9 + [1]], [5, 5]), (None, [9, 1])])
+@pytest.mark.parametrize(("parents", "want"), [([[0]] * 9 + [[1]], [5, 5]), (None, [9, 1])])
 def test_a_tree_of_clusters_shares_the_limit_from_the_top(tmp_path, parents, want):
     rows = [row(i, cluster=i // 5) for i in range(50)]
     chosen, _, _ = run(tmp_path, rows, parents=parents, balance="tree", limit=10)

@@ -12,8 +12,8 @@ CLUSTERS = 9
 TREES = st.sampled_from(
     [
         np.empty((0, 0), np.int32),
-        np.array([[0, 0, 0, 1, 1, 2, 2, 2, 2]], np.int32),
-        np.array([[0, 0, 0, 1, 1, 2, 2, 3, 3], [0, 0, 0, 0, 0, 1, 1, 1, 1]], np.int32),
+        np.array([[0, 0, 0, 1, 1, 2, 2, 2, 2]], np.int32).T,
+        np.array([[0, 0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 1, 2, 2, 3, 3]], np.int32).T,
     ]
 )
 ROWS = st.lists(st.integers(0, CLUSTERS - 1), max_size=60)
@@ -41,7 +41,7 @@ def test_any_number_of_first_rows_is_spread_evenly_at_every_level(clusters, pare
     rank = places_within(order, cluster)
     turns = taking_order(rank, cluster, ties, parents)
     assert sorted(turns) == list(range(len(cluster)))
-    levels = [np.zeros(len(cluster), np.int32), *(groups[cluster] for groups in parents[::-1]), cluster]
+    levels = [np.zeros(len(cluster), np.int32), *(groups[cluster] for groups in parents.T), cluster]
     for first in range(len(turns) + 1):
         taken = turns[:first]
         for above, below in itertools.pairwise(levels):
@@ -58,10 +58,10 @@ def test_the_tree_spreads_over_groups_and_not_over_clusters():
     cluster = np.repeat(np.arange(10, dtype=np.int32), 5)
     one = np.arange(50)
     rank = places_within(one, cluster)
-    parents = np.array([[0] * 9 + [1]], np.int32)  # nine clusters of one subject, one of another
-    flat, tree = (taking_order(rank, cluster, one, p)[:10] for p in (parents[:0], parents))
+    parents = np.array([[0]] * 9 + [[1]], np.int32)  # nine clusters of one subject, one of another
+    flat, tree = (taking_order(rank, cluster, one, p)[:10] for p in (parents[:, :0], parents))
     assert np.bincount(cluster[flat], minlength=10).tolist() == [1] * 10
-    assert np.bincount(parents[0][cluster[tree]]).tolist() == [5, 5]
+    assert np.bincount(parents[cluster[tree], 0]).tolist() == [5, 5]
 
 
 @settings(max_examples=60)
@@ -100,5 +100,5 @@ def test_caps_cut_domains_first_and_then_clusters(rows, per_cluster, per_domain,
 @pytest.mark.parametrize("levels", [0, 2])
 def test_nothing_in_nothing_out(levels):
     none = np.empty(0, np.int32)
-    found = taking(none.astype(int), none, none.astype(int), np.zeros((levels, 4), np.int32), 3, none, 3)
+    found = taking(none.astype(int), none, none.astype(int), np.zeros((4, levels), np.int32), 3, none, 3)
     assert found.left == len(found.place) == 0
