@@ -62,10 +62,20 @@ class Vectors:
 
 def _moved(stored: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
     """A float32 copy, less the mean."""
-    rows = stored.astype(np.float32)
+    rows = _single(stored)
     if mean is not None:
         with np.errstate(invalid="ignore", over="ignore"):
             rows -= mean
+    return rows
+
+
+def _single(stored: np.ndarray) -> np.ndarray:
+    if stored.dtype != np.float16:
+        return stored.astype(np.float32)
+    import torch
+
+    # thirty times as fast as numpy's; torch wants memory that may be written to, a file that is mapped may not
+    rows: np.ndarray = torch.from_numpy(np.array(stored)).float().numpy()
     return rows
 
 

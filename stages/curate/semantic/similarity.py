@@ -1,40 +1,58 @@
-"""Which pairs of rows are close: decided in fast arithmetic where an error bound allows, else by the exact cosine."""
+"""The close pairs of two sets of rows."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
+from stages.curate.semantic.bounds import Bounds
+from stages.curate.semantic.tiles import Prepared, Screen, Tiling, bounds_for, dot_error, exact_cosines, listable
 from stages.curate.vectors import Vectors
 
-TILE = 512
+__all__ = ["close_pairs", "exact_cosines"]
+
+FEW = 1 << 17
+"""Pairs below which one float32 product beats everything."""
+
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def exact_cosines(a: Vectors, rows: np.ndarray, b: Vectors, columns: np.ndarray) -> np.ndarray:
-    """The cosine by definition: the float64 dot product of the float32 unit rows, at most 1. float64 of (pairs,).
-
-    The products are exact in float64 and each row is summed by itself, so a pair's cosine is the same wherever and with
-    whatever other pairs it is computed.
-    """
-    products = a.unit(rows).astype(np.float64)
-    products *= b.unit(columns)
-    return np.minimum(products.sum(1), 1)
-
-
-def close_pairs(
-    a: Vectors, b: Vectors, tau: float, memory_mb: float = 100, device: str = "cpu"
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs of a row of `a` and a row of `b` whose cosine is strictly above `tau`.
+def close_pairs(a: Vectors, b: Vectors, tau: float, memory_mb: float = 100, device: str = "cpu") -> Iterator[Pairs]:
+    """Pairs of a row of `a` and a row of `b` that are close: their cosine is strictly above `tau`.
 
     Yields:
-        Row in a, row in b (int64) and cosine (float32) of some pairs, never more than fit into the memory.
+        Row in a, row in b (int64) and cosine (float32) of some pairs, at most a quarter of a million.
     """
-    margin = (a.stored.shape[1] + 8) * 2.0**-24 * 1.001
-    for start in range(0, len(a), TILE):
-        left = a.unit(slice(start, start + TILE))
-        for base in range(0, len(b), TILE):
-            rows, columns = np.nonzero(left @ b.unit(slice(base, base + TILE)).T > tau - margin)
-            rows, columns = rows + start, columns + base
-            cosine = exact_cosines(a, rows, b, columns)
-            close = cosine > tau
-            if close.any():
-                yield rows[close], columns[close], cosine[close].astype(np.float32)
+    rows, base = np.flatnonzero(a.scale), np.flatnonzero(b.scale)
+    if tau >= 1 or len(rows) == 0 or len(base) == 0:
+        return
+    if len(rows) * len(base) <= FEW:
+        i, j = np.nonzero(a.unit(rows) @ b.unit(base).T > tau - dot_error(a.stored.shape[1]))
+        i, j = rows[i], base[j]
+        cosine = exact_cosines(a, i, b, j)
+        close = cosine > tau
+        yield i[close], j[close], cosine[close].astype(np.float32)
+        return
+    tiling = Tiling.within(memory_mb)
+    bounds = bounds_for(a, rows, b, base, tau, len(rows) * len(base), device)
+    yield from pairs_of(a, rows, b, base, tau, bounds, tiling)
+
+
+def pairs_of(
+    a: Vectors, rows: np.ndarray, b: Vectors, base: np.ndarray, tau: float, bounds: Bounds, tiling: Tiling
+) -> Iterator[Pairs]:
+    screen = Screen(
+        Prepared(a, rows, bounds, tiling.kept // 2), Prepared(b, base, bounds, tiling.kept // 2), tau, bounds, tiling
+    )
+    for start in range(0, len(base), tiling.base):
+        at = np.arange(start, min(start + tiling.base, len(base)))
+        right = screen.b.right(at)
+        for first in range(0, len(rows), tiling.rows):
+            part = np.arange(first, min(first + tiling.rows, len(rows)))
+            hits, passed = screen.above(part, right, len(at))
+            for some in listable(passed):
+                place, column = np.nonzero(passed[some])
+                i, j = part[hits[some][place]], at[column]
+                close = screen.close(i, j)
+                i, j = rows[i[close]], base[j[close]]
+                if len(i):
+                    yield i, j, exact_cosines(a, i, b, j).astype(np.float32)

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stages.curate.semantic.rules import duplicates_within
+from stages.curate.semantic.bounds import Bounds, leading_directions
+from stages.curate.semantic.rules import duplicates_within, suppressors
 from stages.curate.semantic.similarity import close_pairs
+from stages.curate.semantic.tiles import Tiling
 from stages.curate.vectors import Vectors
 
 RULES = ["greedy", "semdedup", "components"]
@@ -78,6 +80,20 @@ def test_every_rule_equals_its_oracle(rule, vectors, tau):
     gone = np.flatnonzero(by >= 0)
     np.testing.assert_array_equal(cosine[gone], matrix[gone, by[gone]].astype(np.float32))
     assert np.isnan(np.delete(cosine, gone)).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("sketched", [True, False])
+@settings(max_examples=15)
+@given(clusters(), TAU, st.sampled_from([(16, 8), (64, 128)]), st.sampled_from([0, 20_000, 1 << 30]))
+def test_every_path_gives_the_same(rule, fast, sketched, vectors, tau, sides, kept):
+    """Few directions, small tiles and nothing kept leave the most to be decided by the exact cosine."""
+    directions = leading_directions(vectors.unit(slice(None)), min(3, vectors.stored.shape[1])) if sketched else None
+    bounds = Bounds(tau, fast, directions=directions)
+    assume(tau < 1)
+    found = suppressors(vectors, tau, rule, bounds, Tiling(*sides, kept))
+    np.testing.assert_array_equal(found, oracle(cosines(vectors), tau, rule))
 
 
 @settings(max_examples=40)
