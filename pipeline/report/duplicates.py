@@ -24,6 +24,11 @@ PAIRS = 12
 _COPIES = {"exact": 3, "perceptual": 6}
 _GROUPS = 3
 _MEMBERS = 7  # of a group, beside its kept row
+_ESTIMATES = {
+    "recall_rows": "copies compared with one of theirs",
+    "recall_pairs": "pairs of copies compared",
+    "residual": "kept rows that still have a kept copy",
+}
 _SPARE = 40  # candidates for each pair, because the other half may lie in a shard that was not drawn
 
 
@@ -46,6 +51,22 @@ class GroupView:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A share that `dedup` estimated by holding sampled rows against all others.
+
+    Attributes:
+        low, high: ends of its 95 % interval, where it has one.
+        of: rows or pairs that it was estimated from.
+    """
+
+    label: str
+    share: float
+    low: float | None
+    high: float | None
+    of: int
+
+
+@dataclass(frozen=True)
 class Duplicates:
     """What `dedup` took for copies.
 
@@ -56,7 +77,7 @@ class Duplicates:
         groups: the largest.
         group_sizes: kept row included.
         removed: rows by kind.
-        recall: the stage's own estimates, by name.
+        recall: the stage's own estimates.
     """
 
     above: list[PairView]
@@ -65,7 +86,7 @@ class Duplicates:
     groups: list[GroupView]
     group_sizes: Histogram
     removed: dict[str, int]
-    recall: dict[str, float]
+    recall: list[Estimate]
 
 
 def duplicates_view(
@@ -91,8 +112,16 @@ def duplicates_view(
         groups=list(_groups(tiles, removed, largest)),
         group_sizes=histogram(np.array(list(groups.values()), np.int64) + 1),
         removed={kind: kinds[kind] for kind in ("exact", "perceptual", "semantic") if kinds[kind]},
-        recall={name: value for name, value in sorted(metrics.items()) if name.startswith("recall")},
+        recall=list(_estimates(metrics)),
     )
+
+
+def _estimates(metrics: Mapping[str, float]) -> Iterator[Estimate]:
+    """From the metrics of stages.curate.recall."""
+    for name, label in _ESTIMATES.items():
+        if name in metrics:
+            ends = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+            yield Estimate(label, metrics[name], *ends, int(metrics[f"{name}_of"]))
 
 
 def _candidates(removed: pa.Table, kind: str, key: str, order: str, count: int) -> list[dict[str, Any]]:

@@ -129,7 +129,9 @@ def report(tmp_path_factory: pytest.TempPathFactory, run: Pictured) -> Path:
     )
     broken = sample("rocket", image=b"not an image", alt_text=None, findings=[], priors={})
     out = tmp_path_factory.mktemp("report") / "index.html"
-    part = curation(run.store, CommittedImages(run.store), run.config.dedup, True, {"recall": 0.998})
+    part = curation(
+        run.store, CommittedImages(run.store), run.config.dedup, True, {"recall_rows": 0.998, "recall_rows_of": 400}
+    )
     samples = [sample("astronaut"), sample("chelsea", repaired=True), hostile, broken]
     out.write_text(render_report(SUMMARY, samples, part))
     return out

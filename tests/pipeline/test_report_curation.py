@@ -15,6 +15,12 @@ from pipeline.report.tiles import Tile
 from pipeline.store import CommittedImages
 from tests.fakes.pictured_run import CLUSTERS, EPSILON, Pictured, pictured_run
 
+METRICS = {
+    **{"recall_rows": 0.99, "recall_rows_of": 200, "recall_rows_low": 0.95, "recall_rows_high": 0.999},
+    **{"recall_pairs": 0.98, "recall_pairs_of": 340},
+    **{"residual": 0.001, "residual_of": 700, "residual_low": 0.0, "residual_high": 0.01},
+}
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Pictured:
@@ -22,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Pictured:
 
 
 def of(run: Pictured, deduplicated: bool = True) -> Curation:
-    found = curation(run.store, CommittedImages(run.store), run.config.dedup, deduplicated, {"recall": 0.99, "k": 8})
+    found = curation(run.store, CommittedImages(run.store), run.config.dedup, deduplicated, METRICS)
     assert found is not None
     return found
 
@@ -58,7 +64,7 @@ def test_copies_of_each_kind_and_their_numbers_are_shown(run: Pictured) -> None:
         "perceptual": ["2 of 64 bits"],
     }
     assert found.removed == {"exact": 1, "perceptual": 1, "semantic": len(run.duplicates) - 2}
-    assert found.recall == {"recall": 0.99}
+    assert [(e.share, e.low, e.of) for e in found.recall] == [(0.99, 0.95, 200), (0.98, None, 340), (0.001, 0.0, 700)]
     sizes = np.unique([str(d["group"]) for d in run.duplicates], return_counts=True)[1]
     assert found.groups[0].removed == sizes.max()
     assert sum(bar.count for bar in found.group_sizes.bars) == len(sizes)
