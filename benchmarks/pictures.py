@@ -1,5 +1,8 @@
 """The pictures that benchmarks work on."""
 
+import numpy as np
+from PIL import Image
+
 from demo.encodings import jpeg
 from demo.scene import render
 
@@ -10,6 +13,17 @@ DISTINCT = 48
 def scene_jpegs(count: int) -> list[bytes]:
     """The first scenes as JPEG files with edges of 512 to 768 px, `min(count, DISTINCT)` of them."""
     return [jpeg(render(seed).image) for seed in range(min(count, DISTINCT))]
+
+
+def photographs(count: int, size: tuple[int, int]) -> list[bytes]:
+    """Scenes of one size as JPEG files, with a camera's noise, without which they would decode too easily."""
+    noise = np.random.default_rng(0)
+    files = []
+    for seed in range(count):
+        pixels = np.asarray(render(seed, size).image, np.float32)
+        pixels += noise.normal(0, 6, pixels.shape[:2])[..., None]
+        files.append(jpeg(Image.fromarray(pixels.clip(0, 255).astype(np.uint8))))
+    return files
 
 
 class MemoryImages:

@@ -41,12 +41,16 @@ def test_fetch(capsys):
 
 def test_embed(capsys, small_weights):
     model = str(small_weights["clip"])
-    answer = answer_of(embed.main, capsys, "--images", "5", "--rounds", "1", "--model", model)
+    answer = answer_of(embed.main, capsys, "--images", "5", "--rounds", "1", "--model", model, "--batches")
     assert answer["benchmark"] == "embed"
     (comparison,) = answer["comparisons"]
     check_comparison(comparison, 5, 1)
-    shares = [share for name, share in answer["steps_alone"].items() if name.endswith("_share")]
-    assert len(shares) == 3 and min(shares) > 0 and sum(shares) == pytest.approx(1)
+    for way in ("scaled", "whole"):
+        shares = [share for name, share in answer[f"steps_alone_{way}"].items() if name.endswith("_share")]
+        assert len(shares) == 3 and min(shares) > 0 and sum(shares) == pytest.approx(1)
+    assert answer["scaled_against_whole"]["least_cosine"] > 0.99
+    assert answer["model"]["share_of_gemm"] > 0 and answer["model"]["mfu"] is None
+    assert set(answer["images_per_s_by_batch"]) == {"1", "2", "4", "8", "16", "32", "64"}
 
     embed.main(["--images", "1", "--rounds", "1", "--model", model])
     printed = capsys.readouterr().out
