@@ -101,10 +101,10 @@ class ImageTower:
 
     Every forward pass of a tower has the same shape: a batch is `batch` pictures, whatever lies in the places that are
     not used. So on one kind of device a vector does not depend on an image's neighbours, on how many images a shard has
-    or on where a run was interrupted. Passes of another size give vectors that may differ: on a CPU in the last bit of
-    float16 (measured: not at all from 4 images on), on a GPU in bfloat16 by a few units of its last place. So `auto`
-    looks at the model and the kind of device, not at a clock or at memory that happens to be free; only a pass that
-    runs out of memory is made in halves, here and from then on.
+    or on where a run was interrupted. A pass of another size may give other last bits: on a CPU ViT-B/32 gives the same
+    bytes from 4 images on and one unit in float16's last place for 1; a GPU takes other kernels for other shapes, which
+    in bfloat16 is more. So `auto` looks at the model and the kind of device, not at a clock or at memory that happens to
+    be free; only a pass that runs out of memory is made in halves, here and from then on.
 
     Attributes:
         width: length of a vector.
