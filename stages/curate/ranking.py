@@ -1,7 +1,5 @@
 """Total orders over rows: a key, and the uid where keys tie, so that an order never depends on where rows lie."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 _HEX = np.zeros(256, np.uint64)
@@ -15,12 +13,12 @@ def ranked(values: np.ndarray, uids: np.ndarray, descending: bool = False) -> np
         values: numbers of (n,).
         uids: 128-bit hex, bytes of (n,).
     """
-    return sorted_by([-values.astype(np.float64) if descending else values, *words(uids)])
+    return sorted_by(-values.astype(np.result_type(values, np.float32)) if descending else values, uids)
 
 
 def shuffled(uids: np.ndarray, seed: int) -> np.ndarray:
     """Row numbers in a pseudo-random order that uids and seed decide."""
-    return sorted_by([shuffle_keys(uids, seed), *words(uids)])
+    return sorted_by(shuffle_keys(uids, seed), uids)
 
 
 def shuffle_keys(uids: np.ndarray, seed: int) -> np.ndarray:
@@ -50,43 +48,41 @@ def places_within(order: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """
     places = np.full(len(groups), -1, np.int32)
     # group and place in one number: a plain sort of numbers is many times faster than a stable sort of their places
-    packed = np.sort(groups[order].astype(np.uint64) << np.uint64(32) | np.arange(len(order), dtype=np.uint64))
-    group = (packed >> np.uint64(32)).astype(np.int64)
-    by_group = order[(packed & np.uint64(2**32 - 1)).astype(np.int64)]
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    packed = groups[order].astype(np.int64) << 32
+    packed |= np.arange(len(order))
+    packed.sort()
+    by_group = order[packed & (2**32 - 1)]
+    packed >>= 32
+    starts = np.append(0, np.flatnonzero(packed[1:] != packed[:-1]) + 1)
     lengths = np.diff(np.append(starts, len(by_group)))
     places[by_group] = np.arange(len(by_group)) - np.repeat(starts, lengths)
     return places
 
 
-def words(text: np.ndarray) -> list[np.ndarray]:
-    """Bytes of (n,) as columns of numbers that sort as the bytes do: uint64 of (n,) each.
+def sorted_by(values: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """Row numbers in order of value, and of text where values tie; NaN comes last.
+
+    One plain sort of numbers where most values differ: text is looked at only for rows that tie, eight bytes at a time.
 
     Args:
-        text: bytes of a width that eight divides.
+        values: numbers of (n,).
+        text: bytes of (n,), of a width that eight divides.
     """
-    columns = np.ascontiguousarray(text).view(">u8").reshape(len(text), text.dtype.itemsize // 8)
-    return [columns[:, i].astype(np.uint64) for i in range(columns.shape[1])]
-
-
-def sorted_by(keys: Sequence[np.ndarray]) -> np.ndarray:
-    """Row numbers in the order of the first key; a further key is looked at only for rows that tie in those before.
-
-    Where most rows differ in the first key this is one plain sort, and not one for every key as in `np.lexsort`.
-    Rows that tie in every key stand in any order.
-    """
-    order = np.argsort(keys[0])
-    run = np.cumsum(_begins(keys[0][order]))
+    order = np.argsort(values)
+    run = np.cumsum(_begins(values[order]))
     tied = np.arange(len(order))
-    for key in keys[1:]:
-        again = np.bincount(run, minlength=1)[run] > 1
-        tied, run = tied[again], run[again]
+    for word in range(text.dtype.itemsize // 8):
+        alone = _begins(run)
+        alone[:-1] &= alone[1:]
+        tied, run = tied[~alone], run[~alone]
         if not len(tied):
             break
         rows = order[tied]
-        rows = rows[np.lexsort((key[rows], run))]
-        order[tied] = rows
-        run = np.cumsum(_begins(run) | _begins(key[rows]))
+        # read as one big-endian number, eight bytes sort as the text does
+        key = np.ascontiguousarray(text[rows]).view(">u8").reshape(len(rows), -1)[:, word].astype(np.uint64)
+        by_key = np.lexsort((key, run))
+        order[tied] = rows[by_key]
+        run = np.cumsum(_begins(run) | _begins(key[by_key]))
     return order
 
 

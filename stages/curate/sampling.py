@@ -116,6 +116,7 @@ def taking_order(rank: np.ndarray, cluster: np.ndarray, ties: np.ndarray, parent
 
 def in_turns(turn: np.ndarray, ties: np.ndarray) -> np.ndarray:
     """The rows of `ties` by their turn, those of one turn as they stand there."""
-    packed = turn[ties].astype(np.uint64) << np.uint64(32) | np.arange(len(ties), dtype=np.uint64)
+    packed = turn[ties].astype(np.int64) << 32
+    packed |= np.arange(len(ties))
     packed.sort()
-    return ties[(packed & np.uint64(2**32 - 1)).astype(np.int64)]
+    return ties[packed & (2**32 - 1)]
