@@ -103,8 +103,8 @@ class ImageTower:
     not used. So on one kind of device a vector does not depend on an image's neighbours, on how many images a shard has
     or on where a run was interrupted. A pass of another size may give other last bits: on a CPU ViT-B/32 gives the same
     bytes from 4 images on and one unit in float16's last place for 1; a GPU takes other kernels for other shapes, which
-    in bfloat16 is more. So `auto` looks at the model and the kind of device, not at a clock or at memory that happens to
-    be free; only a pass that runs out of memory is made in halves, here and from then on.
+    in bfloat16 is more. So `auto` looks at the model and the kind of device, not at a clock or at memory that happens
+    to be free; only a pass that runs out of memory is made in halves, here and from then on.
 
     Attributes:
         width: length of a vector.

@@ -16,7 +16,13 @@ SLOW_LAST = ("ray", "browser", "vllm", "e2e")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first, whole runs last."""
+    """Quick tests first, whole runs last; those that need a GPU only where there is one."""
+    if on_gpu := [item for item in items if item.get_closest_marker("gpu")]:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in on_gpu:
+                item.add_marker(pytest.mark.skip(reason="no GPU"))
     items.sort(
         key=lambda item: max((SLOW_LAST.index(m) + 1 for m in SLOW_LAST if item.get_closest_marker(m)), default=0)
     )
