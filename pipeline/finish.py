@@ -16,7 +16,7 @@ from pipeline.sample import clusters_of, draw, extent_of
 from pipeline.storage import LocalStorage, open_storage
 from pipeline.store import CommittedImages, Store
 from pipeline.summary import summarise
-from pipeline.sweep import epsilons_with
+from pipeline.sweep import epsilons_with, further_columns
 from pipeline.verify import Problem, unfinished, verify_store
 from schemas.errors import IncompleteRunError, RequestError
 from schemas.summary import RunSummary
@@ -122,7 +122,7 @@ def sweep_dedup(config: Config, location: str, epsilons: Sequence[float], rows: 
         )
     store = Snapshot(view.store.storage)
     images, extent = CommittedImages(store), extent_of(store)
-    sample = draw(store, extent, clusters_of(store, extent), rows)
+    sample = draw(store, extent, clusters_of(store, extent), rows, further_columns(config.dedup))
     if not len(sample):
         raise RequestError(
             f"No cluster of {location} fits into a sample of {rows:,} rows. Ask for more with `--rows`."

@@ -3,6 +3,7 @@
 Copies are looked for inside clusters, so whole clusters show what a threshold would do to all of them.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from stages.curate.vectors import uid_array
 
 SEED = 1234
 
-_PLACE = ["uid", "sha256", "phash", "width", "height", "image_offset", "image_bytes"]
+_PLACE = ["sha256", "phash", "width", "height", "image_offset", "image_bytes"]
 _CLUSTERED = ["uid", "cluster", "centroid_cosine"]
 
 
@@ -108,16 +109,21 @@ def clusters_of(store: Store, extent: Extent) -> Clusters:
         return Clusters(size, total / size)
 
 
-def draw(store: Store, extent: Extent, clusters: Clusters, rows: int, seed: int = SEED) -> Sample:
-    """Whole clusters until there are `rows` rows, which the last one may exceed; those above `rows` are left out.
+def draw(
+    store: Store, extent: Extent, clusters: Clusters, rows: int, more: Mapping[str, Sequence[str]] | None = None
+) -> Sample:
+    """Whole clusters by seed until there are `rows` rows, which the last one may exceed; larger ones are left out.
 
     Reads the vectors of the extent once. Memory: one shard, and at most twice `rows` rows.
+
+    Args:
+        more: columns that the rows get as well, by stage.
     """
     fitting = np.flatnonzero((clusters.size > 0) & (clusters.size <= rows))
-    drawn = np.random.default_rng(seed).permutation(fitting)
+    drawn = np.random.default_rng(SEED).permutation(fitting)
     held = np.cumsum(clusters.size[drawn])
     chosen = drawn[: int(np.searchsorted(held, rows)) + 1]
-    parts = [_members(store, shard, chosen) for shard in extent.shards]
+    parts = [_members(store, shard, chosen, {"download": _PLACE, **(more or {})}) for shard in extent.shards]
     table = pa.concat_tables([part for part, _ in parts])
     order = np.lexsort((uid_array(table), table.column("cluster").to_numpy()))
     vectors = np.concatenate([v for _, v in parts if len(v)]) if table.num_rows else np.zeros((0, 1), np.float16)
@@ -125,19 +131,19 @@ def draw(store: Store, extent: Extent, clusters: Clusters, rows: int, seed: int 
     return Sample(table.take(order), vectors[order], len(chosen), too_large)
 
 
-def _members(store: Store, shard: str, clusters: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+def _members(
+    store: Store, shard: str, clusters: np.ndarray, columns: Mapping[str, Sequence[str]]
+) -> tuple[pa.Table, np.ndarray]:
     rows = store.table("cluster", shard, _CLUSTERED)
     rows = rows.filter(pc.is_in(rows.column("cluster"), pa.array(clusters, pa.int32())))
     uids = rows.column("uid").to_pylist()
+    for stage, names in columns.items():
+        table = align(store.table(stage, shard, ["uid", *names]), uids)
+        for name in names:
+            rows = rows.append_column(name, table.column(name))
+    rows = rows.append_column("image_shard", pa.array([shard] * len(uids), pa.string()))
     if not uids:
-        return _joined(rows, store.table("download", shard, _PLACE).slice(0, 0), shard), np.zeros((0, 0), np.float16)
+        return rows, np.zeros((0, 0), np.float16)
     embedding = align(store.table("embed", shard, ["uid", "embedding"]), uids).column("embedding").combine_chunks()
     width = embedding.type.list_size
-    vectors = embedding.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-    return _joined(rows, align(store.table("download", shard, _PLACE), uids), shard), vectors
-
-
-def _joined(rows: pa.Table, places: pa.Table, shard: str) -> pa.Table:
-    for name in _PLACE[1:]:
-        rows = rows.append_column(name, places.column(name))
-    return rows.append_column("image_shard", pa.array([shard] * rows.num_rows, pa.string()))
+    return rows, embedding.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)

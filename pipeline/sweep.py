@@ -8,17 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.sample import SEED, Sample
 from schemas.errors import RequestError
 from stages.curate.exact import exact_duplicates
 from stages.curate.perceptual import perceptual_duplicates
-from stages.curate.ranking import ranked, shuffled
+from stages.curate.ranking import shuffled
 from stages.curate.semantic.rules import Rule, duplicates_within
 from stages.curate.semantic.similarity import exact_cosines
 from stages.curate.vectors import Vectors, uid_array
-from stages.dedup import DedupSection
+from stages.dedup.order import keep_order
+from stages.dedup.section import DedupSection
 
 EPSILONS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 RULES: tuple[Rule, ...] = ("greedy", "semdedup")
@@ -77,7 +77,7 @@ def sweep(sample: Sample, config: DedupSection, epsilons: Sequence[float]) -> li
     """Every rule at every threshold, on what the exact and perceptual steps leave of the sample, in keep order."""
     live = survivors(sample, config)
     clusters = list(_by_cluster(sample, live))
-    vectors = Vectors.of(sample.vectors)
+    vectors = compared(sample, config)
     points = []
     for rule in RULES:
         for epsilon in epsilons:
@@ -90,10 +90,25 @@ def sweep(sample: Sample, config: DedupSection, epsilons: Sequence[float]) -> li
     return points
 
 
+def compared(sample: Sample, config: DedupSection) -> Vectors:
+    """The vectors as `dedup` compares them; where it centres them, on the mean of the sample."""
+    vectors = Vectors.of(sample.vectors)
+    return Vectors.of(sample.vectors, vectors.unit(slice(None)).mean(0)) if config.centring else vectors
+
+
+def further_columns(config: DedupSection) -> dict[str, list[str]]:
+    """What a sample's rows must hold beyond the usual to be put in keep order."""
+    return {"ingest": ["aesthetic"]} if config.keep == "aesthetic" else {}
+
+
 def survivors(sample: Sample, config: DedupSection) -> np.ndarray:
     """Row numbers of the sample that reach the semantic step, in keep order."""
     rows = sample.rows
-    live = keep_order(rows, config)
+
+    def columns(stage: str, dtypes: dict[str, str]) -> list[np.ndarray]:
+        return [rows.column(name).to_numpy().astype(dtype) for name, dtype in dtypes.items()]
+
+    live = keep_order(config, uid_array(rows), columns)
     if config.exact:
         live = live[exact_duplicates(np.array(rows.column("sha256").to_pylist(), "S64")[live]) < 0]
     if config.hamming is not None:
@@ -101,32 +116,18 @@ def survivors(sample: Sample, config: DedupSection) -> np.ndarray:
     return live
 
 
-def keep_order(rows: pa.Table, config: DedupSection) -> np.ndarray:
-    uids, cosines = uid_array(rows), rows.column("centroid_cosine").to_numpy()
-    match config.keep:
-        case "hard":
-            return ranked(cosines, uids)
-        case "easy":
-            return ranked(cosines, uids, descending=True)
-        case "resolution":
-            pixels = rows.column("width").to_numpy().astype(np.int64) * rows.column("height").to_numpy()
-            return ranked(pixels, uids, descending=True)
-        case "random":
-            return shuffled(uids, config.seed)
-
-
 def pairs_near(
-    sample: Sample, rows: np.ndarray, taus: Sequence[float], count: int
+    sample: Sample, vectors: Vectors, rows: np.ndarray, taus: Sequence[float], count: int
 ) -> list[tuple[list[Pair], list[Pair]]]:
     """For each threshold, the pairs inside clusters whose cosine lies nearest to it: above it, and not above it.
 
     Every pair is compared of at most _PAIR_ROWS rows a cluster, drawn by seed. No row is in two pairs of one list.
 
     Args:
+        vectors: of the sample, as they are compared.
         rows: numbers of the sample's rows to look at.
         count: most pairs of each list.
     """
-    vectors = Vectors.of(sample.vectors)
     found: list[list[np.ndarray]] = [[] for _ in taus]
     drawn = rows[shuffled(uid_array(sample.rows)[rows], SEED)]
     for members in _by_cluster(sample, drawn):

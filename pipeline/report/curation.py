@@ -10,7 +10,7 @@ from pipeline.report.sweep_view import SweepView, sweep_view
 from pipeline.report.tiles import Tiles
 from pipeline.sample import Extent, clusters_of, draw, extent_of
 from pipeline.store import Store
-from pipeline.sweep import epsilons_with
+from pipeline.sweep import epsilons_with, further_columns
 from stages.base import ImageSource
 from stages.dedup import DedupSection
 
@@ -54,7 +54,7 @@ def curation(
     if not extent.rows:
         return None
     clusters = clusters_of(store, extent)
-    sample = draw(store, extent, clusters, SAMPLE_ROWS)
+    sample = draw(store, extent, clusters, SAMPLE_ROWS, further_columns(config))
     tiles = Tiles(store, images, extent.shards)
     removed = removed_rows(store, extent) if deduplicated else None
     return Curation(

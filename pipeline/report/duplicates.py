@@ -14,7 +14,7 @@ from pipeline.report.charts import Histogram, histogram
 from pipeline.report.tiles import Tile, Tiles
 from pipeline.sample import Extent, Sample
 from pipeline.store import Store
-from pipeline.sweep import Pair, pairs_near
+from pipeline.sweep import Pair, compared, pairs_near
 from schemas.tables import DUPLICATES
 from stages.dedup import DedupSection
 
@@ -149,7 +149,7 @@ def _below(sample: Sample, removed: pa.Table, config: DedupSection) -> list[Pair
     if config.epsilon is None:
         return []
     gone = pc.is_in(sample.rows.column("uid"), removed.column("uid").combine_chunks()).to_numpy()
-    _, below = pairs_near(sample, np.flatnonzero(~gone), [1 - config.epsilon], PAIRS)[0]
+    _, below = pairs_near(sample, compared(sample, config), np.flatnonzero(~gone), [1 - config.epsilon], PAIRS)[0]
     return below
 
 

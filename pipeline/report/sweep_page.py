@@ -9,7 +9,7 @@ from pipeline.report.sweep_view import SweepView
 from pipeline.report.tiles import Tiles
 from pipeline.sample import Sample
 from pipeline.store import Store
-from pipeline.sweep import pairs_near, survivors
+from pipeline.sweep import compared, pairs_near, survivors
 from stages.base import ImageSource
 from stages.dedup import DedupSection
 
@@ -31,7 +31,7 @@ def sheets(
 ) -> list[Sheet]:
     """For each threshold, pairs of the rows that reach the semantic step."""
     rows = survivors(sample, config)
-    found = pairs_near(sample, rows, [1 - epsilon for epsilon in epsilons], PAIRS)
+    found = pairs_near(sample, compared(sample, config), rows, [1 - epsilon for epsilon in epsilons], PAIRS)
     tiles = Tiles(store, images, [])
     tiles.know(sample, (pair for sides in found for side in sides for pair in side))
     return [

@@ -1,6 +1,7 @@
 """The `dedup` stage."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,8 @@ from schemas.tables import DEDUP
 from stages.base import GatherInput, GatherStage, ShardOutput, align
 from stages.curate.exact import exact_duplicates
 from stages.curate.perceptual import perceptual_duplicates
-from stages.curate.ranking import ranked, shuffled
 from stages.curate.vectors import uid_array
+from stages.dedup.order import keep_order
 from stages.dedup.output import Verdict, duplicates, ledger_rows
 from stages.dedup.search import semantic_search
 from stages.dedup.section import DedupSection
@@ -54,7 +55,7 @@ class DedupStage(GatherStage):
         config = self.config
         verdict = Verdict(len(uid))
         metrics: dict[str, float] = {}
-        live = self._order(inputs, uid)
+        live = keep_order(config, uid, partial(_columns, inputs))
         if config.exact:
             (hashes,) = _columns(inputs, "download", {"sha256": "S64"})
             live = verdict.record(live, "exact", exact_duplicates(hashes[live]))
@@ -68,20 +69,6 @@ class DedupStage(GatherStage):
             by, cosine, metrics = semantic_search(inputs, config, live, cluster, uid, config.resources.device)
             verdict.record(live, "semantic", by, cosine)
         return verdict, metrics
-
-    def _order(self, inputs: GatherInput, uid: np.ndarray) -> np.ndarray:
-        """Row numbers, those first that stay before others of their group."""
-        match self.config.keep:
-            case "hard" | "easy":
-                (key,) = _columns(inputs, "cluster", {"centroid_cosine": "f4"})
-            case "resolution":
-                width, height = _columns(inputs, "download", {"width": "i8", "height": "i8"})
-                key = width * height
-            case "aesthetic":
-                (key,) = _columns(inputs, "ingest", {"aesthetic": "f4"})
-            case "random":
-                return shuffled(uid, self.config.seed)
-        return ranked(key, uid, descending=self.config.keep != "hard")
 
 
 def _tables(inputs: GatherInput, columns: list[str]) -> Iterator[pa.Table]:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.finish import sweep_dedup
 from pipeline.sample import Sample, clusters_of, draw, extent_of
-from pipeline.sweep import RULES, pairs_near, parse_epsilons, survivors, sweep
+from pipeline.sweep import RULES, compared, further_columns, pairs_near, parse_epsilons, survivors, sweep
 from schemas.errors import RequestError
 from tests.fakes.pictured_run import CLUSTERS, EPSILON, Pictured, pictured_run
 
@@ -87,13 +87,17 @@ def test_the_pairs_next_to_a_threshold_are_the_nearest_ones(run: Pictured) -> No
     rows = numbers(sample)
     cosines = run.vectors[rows].astype(np.float64) @ run.vectors[rows].astype(np.float64).T
     together = np.triu(run.clusters[rows][:, None] == run.clusters[rows], 1)
-    for tau, (above, below) in zip((0.95, 0.7), pairs_near(sample, np.arange(len(rows)), (0.95, 0.7), 5), strict=True):
+    for tau, (above, below) in zip(
+        (0.95, 0.7),
+        pairs_near(sample, compared(sample, run.config.dedup), np.arange(len(rows)), (0.95, 0.7), 5),
+        strict=True,
+    ):
         assert all(pair.cosine == pytest.approx(cosines[pair.a, pair.b], abs=1e-6) for pair in above + below)
         assert [p.cosine for p in above] == sorted(p.cosine for p in above)
         assert above[0].cosine == pytest.approx(cosines[together & (cosines > tau)].min())
         assert below[0].cosine == pytest.approx(cosines[together & (cosines <= tau)].max())
         assert all(len({row for pair in side for row in (pair.a, pair.b)}) == 2 * len(side) for side in (above, below))
-    assert pairs_near(sample, np.zeros(0, np.int64), [0.9], 5) == [([], [])]
+    assert pairs_near(sample, compared(sample, run.config.dedup), np.zeros(0, np.int64), [0.9], 5) == [([], [])]
 
 
 def test_the_command_answers_and_writes_a_page_before_dedup_has_run(run: Pictured) -> None:
@@ -119,3 +123,23 @@ def test_without_clusters_the_command_says_what_it_needs(tmp_path: Path) -> None
 def test_thresholds_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(RequestError, match="--epsilon"):
         parse_epsilons(text)
+
+
+@pytest.mark.parametrize("keep", ["easy", "random", "resolution", "aesthetic"])
+def test_rows_are_tried_in_the_order_of_every_survivor(run: Pictured, keep: str) -> None:
+    config = run.config.dedup.model_copy(update={"keep": keep})
+    extent = extent_of(run.store)
+    sample = draw(run.store, extent, clusters_of(run.store, extent), 1000, further_columns(config))
+    rows = numbers(sample)[survivors(sample, config)]
+    best = {"easy": -run.cosines[rows], "resolution": rows, "aesthetic": rows}.get(keep)
+    assert best is None or (np.diff(best) >= 0).all()
+    (point, _) = sweep(sample, config, [EPSILON])
+    assert (point.removed, point.groups) == brute_force(run, rows.tolist(), 1 - EPSILON, "greedy")
+
+
+def test_centred_vectors_are_compared_as_the_stage_compares_them(run: Pictured) -> None:
+    sample = drawn(run, 1000)
+    config = run.config.dedup.model_copy(update={"centring": True})
+    centred = run.vectors[numbers(sample)] - run.vectors.mean(0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    np.testing.assert_allclose(compared(sample, config).unit(slice(None)), centred, atol=1e-4)
