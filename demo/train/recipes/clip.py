@@ -343,10 +343,12 @@ def dense_targets(pool: ScenePool, rows: np.ndarray, where: np.ndarray) -> list[
 
 def purity_of_clusters(rows: np.ndarray, classes: np.ndarray, k: int) -> float:
     """Purity of the k clusters of k-means over unit rows (n, width)."""
-    from stages.curate.kmeans import SphericalKMeans
+    from stages.curate.kmeans import half_units, make_engine, single_threads, train
+    from stages.curate.vectors import Vectors
 
-    kmeans = SphericalKMeans(iterations=25, seed=0, nredo=20)
-    clusters, _ = kmeans.assign(rows, kmeans.fit(rows, k))
+    with single_threads(1) as run:
+        engine = make_engine("torch", half_units(Vectors.of(rows)), "cpu", run)
+        clusters = train(engine, k, iterations=25, seed=(0,), starts=20).labels
     return purity(clusters.tolist(), classes.tolist())
 
 
