@@ -50,9 +50,8 @@ class Vectors:
         unit = _moved(self.stored[rows], self.mean)
         with np.errstate(invalid="ignore"):
             unit *= scale
-        lost = scale[:, 0] == 0
-        if lost.any():
-            unit[lost] = 0
+        if not scale.all():
+            unit[scale[:, 0] == 0] = 0
         return unit
 
     def take(self, rows: slice | np.ndarray) -> "Vectors":
@@ -74,8 +73,8 @@ def _single(stored: np.ndarray) -> np.ndarray:
         return stored.astype(np.float32)
     import torch
 
-    # thirty times as fast as numpy's; torch wants memory that may be written to, a file that is mapped may not
-    rows: np.ndarray = torch.from_numpy(np.array(stored)).float().numpy()
+    # many times as fast as numpy's; torch wants memory that may be written to, which that of a mapped file may not be
+    rows: np.ndarray = torch.from_numpy(stored if stored.flags.writeable else stored.copy()).float().numpy()
     return rows
 
 

@@ -28,13 +28,14 @@ def first_earlier(screen: Screen) -> np.ndarray:
     n = len(screen.a)
     by = np.full(n, -1)
     live = np.arange(n)
-    start, size = 0, _FIRST
+    start, size = 0, min(_FIRST, screen.tiling.base)
     while start < n and len(live):
         base = np.arange(start, min(start + size, n))
         right = screen.b.right(base)
         own, live = np.split(live, [np.searchsorted(live, base[-1], side="right")])
         passed = screen.all_above(own, right, len(base))
-        passed &= base.astype(np.int32) < own.astype(np.int32)[:, None]
+        place = np.arange(len(base), dtype=np.int16)
+        passed &= place < place[own - start][:, None]
         _write(by, own, base, screen.first_close(passed, own, base))
         live = _swept(screen, live, base, by)
         start, size = start + size, min(2 * size, screen.tiling.base)
@@ -44,7 +45,7 @@ def first_earlier(screen: Screen) -> np.ndarray:
 def greedy(screen: Screen) -> np.ndarray:
     """The first kept row that each row is close to, -1 where it is kept: int64 of (n,)."""
     by = np.full(len(screen.a), -1)
-    live, size = np.arange(len(by)), _FIRST
+    live, size = np.arange(len(by)), min(_FIRST, screen.tiling.base)
     while len(live):
         block, live = live[:size], live[size:]
         passed = screen.all_above(block, screen.b.right(block), len(block))
@@ -77,14 +78,20 @@ def components(screen: Screen) -> np.ndarray:
 def _link(screen: Screen, part: np.ndarray, base: np.ndarray, right: "torch.Tensor", forest: "_Forest") -> None:
     """Join the components of close pairs."""
     hits, passed = screen.above(part, right, len(base))
+    if len(hits) == 0:
+        return
     at = part[hits]
+    # where much is alike, the first of each row join most
+    first = base[passed.argmax(1)]
+    close = screen.close(at, first)
+    forest.join(at[close], first[close])
     passed &= forest.roots(at).astype(np.int32)[:, None] != forest.roots(base).astype(np.int32)
     for some in listable(passed):
         place, column = np.nonzero(passed[some])
         one, other = at[some][place], base[column]
         quota = 1
         while len(one):
-            turn = np.arange(len(one)) - np.searchsorted(one, one) < quota  # the first few of each row
+            turn = np.arange(len(one)) - np.searchsorted(one, one) < quota
             close = screen.close(one[turn], other[turn])
             forest.join(one[turn][close], other[turn][close])
             one, other = one[~turn], other[~turn]
@@ -156,12 +163,10 @@ class _Block:
         if count <= _SPARSE * len(rows):
             later, earlier = np.nonzero(passed)
             close = self._screen.close(rows[later], rows[earlier])
-            found = gram.walk(later[close], earlier[close], np.full(len(rows), -1))
-            _write(self._by, rows, rows, found)
+            _write(self._by, rows, rows, gram.walk(later[close], earlier[close], len(rows)))
         elif len(rows) <= _LEAF:
             rows = rows[self._by[rows] < 0]
-            close = gram.close_before(self._screen.a.unit(rows), self._screen.tau)
-            _write(self._by, rows, rows, gram.greedy(close))
+            _write(self._by, rows, rows, gram.greedy(self._screen.a.unit(rows), self._screen.tau))
         else:
             middle = (start + stop) // 2
             self.settle(start, middle)

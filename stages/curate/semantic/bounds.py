@@ -50,11 +50,11 @@ class Bounds:
         """Size of the operand of one row of width `d`."""
         return self._width(d) * self.dtype.itemsize
 
-    def empty(self, rows: int, d: int) -> "torch.Tensor":
+    def zeros(self, rows: int, d: int) -> "torch.Tensor":
         """Room for the operands of rows of width `d`."""
         import torch
 
-        return torch.empty((rows, self._width(d)), dtype=self.dtype, device=self.device)
+        return torch.zeros((rows, self._width(d)), dtype=self.dtype, device=self.device)
 
     def left(self, unit: np.ndarray) -> "torch.Tensor":
         """The left operand of float32 unit rows: (m, width)."""
@@ -74,7 +74,7 @@ class Bounds:
         # half of the error of a float32 sum of products whose magnitudes add up to 2, with room for truncated sums
         margin = torch.full((m,), wrong + width * 2.0**-22)
         if self.dtype == torch.bfloat16:
-            margin += torch.linalg.vector_norm(torch.from_numpy(p) - q, dim=1)
+            margin += torch.linalg.vector_norm(q.float().sub_(torch.from_numpy(p)), dim=1)
         operand[:, -3] = margin.mul_(_GROWTH * _BF16_UP)
         operand[:, -2:] = 1
         if self._directions is not None:

@@ -6,15 +6,14 @@ from typing import Literal
 import numpy as np
 
 from stages.curate.semantic import blocks, gram
-from stages.curate.semantic.bounds import Bounds
-from stages.curate.semantic.copies import first_copies
-from stages.curate.semantic.tiles import Prepared, Screen, Tiling, bounds_for, exact_cosines
+from stages.curate.semantic.cosine import UnitRows, cosines_of
+from stages.curate.semantic.tiles import Prepared, Screen, Tiling, bounds_for
 from stages.curate.vectors import Vectors
 
 Rule = Literal["greedy", "semdedup", "components"]
 
-# each on few rows (which earlier ones each is close to) and on any number
-_RULES: dict[Rule, tuple[Callable[[np.ndarray], np.ndarray], Callable[[Screen], np.ndarray]]] = {
+# each on few unit rows and on any number
+_RULES: dict[Rule, tuple[Callable[[np.ndarray, float], np.ndarray], Callable[[Screen], np.ndarray]]] = {
     "greedy": (gram.greedy, blocks.greedy),
     "semdedup": (gram.first_earlier, blocks.first_earlier),
     "components": (gram.components, blocks.components),
@@ -45,48 +44,22 @@ def duplicates_within(
         component, to which the cosine may lie below `tau`.
     """
     by = np.full(len(vectors), -1)
+    cosine = np.full(len(vectors), np.nan, np.float32)
     rows = np.flatnonzero(vectors.scale)
+    units: UnitRows
     if tau >= 1 or len(rows) == 0:
-        pass
-    elif len(rows) <= gram.FEW:
-        found = _RULES[rule][0](gram.close_before(vectors.unit(rows), tau))
-        by[rows] = np.where(found < 0, -1, rows[found])
+        return by, cosine
+    if len(rows) <= gram.FEW:
+        unit = vectors.unit(rows if len(rows) < len(by) else slice(None))
+        found = _RULES[rule][0](unit, tau)
+        units = unit.__getitem__
     else:
         bounds = bounds_for(vectors, rows, vectors, rows, tau, len(rows) ** 2 // 2, device)
-        by = suppressors(vectors, tau, rule, bounds, Tiling.within(memory_mb))
-    cosine = np.full(len(by), np.nan, np.float32)
-    gone = np.flatnonzero(by >= 0)
-    cosine[gone] = exact_cosines(vectors, gone, vectors, by[gone])
+        tiling = Tiling.within(memory_mb)
+        prepared = Prepared(vectors, rows, bounds, tiling.kept)
+        found = _RULES[rule][1](Screen(prepared, prepared, tau, bounds, tiling))
+        units = prepared.unit
+    gone = np.flatnonzero(found >= 0)
+    cosine[rows[gone]] = cosines_of(units, gone, units, found[gone])
+    by[rows[gone]] = rows[found[gone]]
     return by, cosine
-
-
-def suppressors(vectors: Vectors, tau: float, rule: Rule, bounds: Bounds, tiling: Tiling) -> np.ndarray:
-    """Because of which row each goes, -1 where it is kept: int64 of (n,)."""
-    by = np.full(len(vectors), -1)
-    first = _first_alike(vectors, tau)
-    own = first == np.arange(len(first))
-    rows = np.flatnonzero(own & (vectors.scale != 0))
-    if len(rows) == 0:
-        return by
-    prepared = Prepared(vectors, rows, bounds, tiling.kept)
-    found = _RULES[rule][1](Screen(prepared, prepared, tau, bounds, tiling))
-    by[rows] = np.where(found < 0, -1, rows[found])
-    # a copy has the first one's neighbours, and the first one before it
-    copies = np.flatnonzero(~own)
-    by[copies] = np.where(by[first[copies]] < 0, first[copies], by[first[copies]])
-    return by
-
-
-def _first_alike(vectors: Vectors, tau: float) -> np.ndarray:
-    """The first of the very same rows as each, where they are close to one another: int64 of (n,).
-
-    A float32 unit row's product with itself may fall short of 1 by some 1e-7, and so of the highest thresholds.
-    """
-    first = first_copies(vectors.stored)
-    first[vectors.scale == 0] = np.flatnonzero(vectors.scale == 0)
-    copied = np.unique(first[first != np.arange(len(first))])
-    short = copied[exact_cosines(vectors, copied, vectors, copied) <= tau]
-    if len(short):
-        alone = np.isin(first, short)
-        first[alone] = np.flatnonzero(alone)
-    return first

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from stages.curate.semantic.bounds import Bounds
-from stages.curate.semantic.tiles import Prepared, Screen, Tiling, bounds_for, dot_error, exact_cosines, listable
+from stages.curate.semantic.cosine import dot_error, exact_cosines
+from stages.curate.semantic.tiles import Prepared, Screen, Tiling, bounds_for, listable
 from stages.curate.vectors import Vectors
 
 __all__ = ["close_pairs", "exact_cosines"]

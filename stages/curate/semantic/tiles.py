@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.curate.semantic.bounds import DIRECTIONS, Bounds, false_share, fast_bfloat16, leading_directions, product
+from stages.curate.semantic.cosine import PAIRS, dot_error, dots
 from stages.curate.vectors import Vectors
 
 if TYPE_CHECKING:
     import torch
 
-PAIRS = 1024
-"""Pairs whose rows are gathered at once."""
 LISTED = 1 << 18
 """Pairs listed at once."""
 
@@ -23,31 +22,6 @@ _SKETCHED_FROM = 3 << 20
 """Pairs below which finding directions costs more than shorter operands save."""
 _FALSE_SHARE = 0.006
 """Above it, looking at pairs that the short operands let pass costs more than whole rows do."""
-
-
-def exact_cosines(a: Vectors, rows: np.ndarray, b: Vectors, columns: np.ndarray) -> np.ndarray:
-    """The cosine by definition: the float64 dot product of the float32 unit rows, at most 1. float64 of (pairs,).
-
-    The products are exact in float64 and each pair is summed by itself, so its cosine is the same wherever and with
-    whatever other pairs it is computed.
-    """
-    cosines = np.empty(len(rows))
-    for start in range(0, len(rows), PAIRS):
-        part = slice(start, start + PAIRS)
-        cosines[part] = dots(a.unit(rows[part]), b.unit(columns[part]))
-    return cosines
-
-
-def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    products = a.astype(np.float64)
-    products *= b
-    return np.minimum(products.sum(1), 1)
-
-
-def dot_error(d: int) -> float:
-    """How far a float32 dot product of unit rows, summed in any order, may be from the cosine (Higham, Accuracy and
-    Stability of Numerical Algorithms, 3.1); the rows' lengths are 1 to 3e-7."""
-    return (d + 2) * 2.0**-24 * 1.01
 
 
 @dataclass(frozen=True)
@@ -73,29 +47,27 @@ class Prepared:
     """Rows ready to be compared: operands and float32 unit rows, kept where they fit, else made anew from the storage.
 
     Args:
-        rows: row numbers in `vectors`; positions, everywhere else, count in them.
+        rows: row numbers in `vectors`, ascending; positions, everywhere else, count in them.
         kept: bytes that may be kept.
     """
 
     def __init__(self, vectors: Vectors, rows: np.ndarray, bounds: Bounds, kept: int) -> None:
-        import torch
-
         self.vectors, self.rows = vectors, rows
         self._bounds = bounds
         self._left: torch.Tensor | None = None
         self._unit: np.ndarray | None = None
         n, d = len(rows), vectors.stored.shape[1]
-        operands = n * bounds.row_bytes(d)
+        operands = _padded(n) * bounds.row_bytes(d)
         if operands > kept:
             return
-        left = bounds.empty(n, d)
+        left = bounds.zeros(_padded(n), d)
         unit = np.empty((n, d), np.float32) if operands + n * d * 4 <= kept else None
         for start in range(0, n, PAIRS):
-            part = slice(start, start + PAIRS)
-            block = vectors.unit(rows[part])
-            left[part] = bounds.left(block)
+            some = rows[start : start + PAIRS]
+            block = vectors.unit(_plain(some))
+            left[start : start + len(some)] = bounds.left(block)
             if unit is not None:
-                unit[part] = block
+                unit[start : start + len(some)] = block
         self._left, self._unit = left, unit
 
     def __len__(self) -> int:
@@ -106,22 +78,35 @@ class Prepared:
         return self.vectors.unit(self.rows[at]) if self._unit is None else self._unit[at]
 
     def left(self, at: np.ndarray) -> "torch.Tensor":
-        """Operands of the rows at some positions, then zeros up to a multiple of 256 rows."""
+        """Operands of the rows at some positions, then any others up to a multiple of 256 rows."""
         import torch
 
-        operands = self._bounds.empty(-(-len(at) // _PAD) * _PAD, self.vectors.stored.shape[1])
-        operands[len(at) :] = 0
         if self._left is not None:
-            torch.index_select(self._left, 0, torch.from_numpy(at).to(self._left.device), out=operands[: len(at)])
-        else:
-            for start in range(0, len(at), PAIRS):
-                part = at[start : start + PAIRS]
-                operands[start : start + len(part)] = self._bounds.left(self.unit(part))
+            plain = _plain(at)
+            if isinstance(plain, slice):
+                return self._left[plain.start : plain.start + _padded(len(at))]
+            at = np.concatenate([at, np.zeros(_padded(len(at)) - len(at), at.dtype)])
+            return self._left.index_select(0, torch.from_numpy(at).to(self._left.device))
+        operands = self._bounds.zeros(_padded(len(at)), self.vectors.stored.shape[1])
+        for start in range(0, len(at), PAIRS):
+            part = at[start : start + PAIRS]
+            operands[start : start + len(part)] = self._bounds.left(self.unit(part))
         return operands
 
     def right(self, at: np.ndarray) -> "torch.Tensor":
         """The same, to stand on the right of a product."""
         return self._bounds.right(self.left(at))
+
+
+def _padded(rows: int) -> int:
+    return -(-rows // _PAD) * _PAD
+
+
+def _plain(at: np.ndarray) -> np.ndarray | slice:
+    """Ascending positions as a slice where they follow one another."""
+    if len(at) and at[-1] - at[0] == len(at) - 1:
+        return slice(int(at[0]), int(at[-1]) + 1)
+    return at
 
 
 class Screen:
@@ -136,25 +121,19 @@ class Screen:
 
         self.a, self.b, self.tau, self.tiling = a, b, tau, tiling
         self._error = dot_error(a.vectors.stored.shape[1])
-        most = [-(-min(side, len(rows)) // _PAD) * _PAD for side, rows in ((tiling.rows, a), (tiling.base, b))]
-        self._out = torch.empty(most[0] * most[1], dtype=bounds.dtype)
+        most = _padded(min(tiling.rows, len(a))) * _padded(min(tiling.base, len(b)))
+        self._out = torch.empty(most, dtype=bounds.dtype)
 
     def above(self, at: np.ndarray, right: "torch.Tensor", columns: int) -> tuple[np.ndarray, np.ndarray]:
         """Which rows may be close to any of the first `columns` of an operand: their places in `at` (int64 of (hits,)),
         and to which (bool of (hits, columns))."""
-        import torch
-
-        tile = product(self.a.left(at), right, self._out)[: len(at), :columns]
-        # as integers the numbers of bfloat16 order as they are, but for which of two negative ones is less
-        top = (tile.view(torch.int16) if tile.dtype == torch.bfloat16 else tile).amax(1)
-        hits = torch.nonzero(top > 0)[:, 0]
-        passed = (tile if len(hits) == len(at) else tile[hits]) > 0
-        return hits.cpu().numpy(), passed.cpu().numpy()
+        tile = _signs(product(self.a.left(at), right, self._out))[: len(at), :columns]
+        hits = (tile.amax(1) > 0).nonzero()[:, 0]
+        return hits.cpu().numpy(), _positive(tile if len(hits) == len(at) else tile[hits])
 
     def all_above(self, at: np.ndarray, right: "torch.Tensor", columns: int) -> np.ndarray:
         """Which rows may be close to which of the first `columns` of an operand: bool of (m, columns)."""
-        passed: np.ndarray = product(self.a.left(at), right, self._out)[: len(at), :columns].gt(0).cpu().numpy()
-        return passed
+        return _positive(_signs(product(self.a.left(at), right, self._out))[: len(at), :columns])
 
     def close(self, at: np.ndarray, base: np.ndarray) -> np.ndarray:
         """Whether each row of `a` is close to the row of `b` beside it: bool of (pairs,)."""
@@ -207,6 +186,19 @@ class Screen:
             left = found[rows[place]] < 0
             place, column, number = place[left], column[left], number[left]
             looked, quota = looked + quota, quota * 4
+
+
+def _signs(tile: "torch.Tensor") -> "torch.Tensor":
+    """Numbers that are positive where those of a tile are, of a kind that is quick to look through."""
+    import torch
+
+    return tile.view(torch.int16) if tile.dtype == torch.bfloat16 else tile
+
+
+def _positive(tile: "torch.Tensor") -> np.ndarray:
+    """bool, of the same shape."""
+    positive: np.ndarray = tile.numpy() > 0 if tile.device.type == "cpu" else (tile > 0).cpu().numpy()
+    return positive
 
 
 def listable(passed: np.ndarray) -> list[slice]:

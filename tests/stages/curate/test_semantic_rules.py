@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
 
+from stages.curate.semantic import blocks
 from stages.curate.semantic.bounds import Bounds, leading_directions
-from stages.curate.semantic.rules import duplicates_within, suppressors
+from stages.curate.semantic.rules import duplicates_within
 from stages.curate.semantic.similarity import close_pairs
-from stages.curate.semantic.tiles import Tiling
+from stages.curate.semantic.tiles import Prepared, Screen, Tiling
 from stages.curate.vectors import Vectors
 
+BLOCKS = {"greedy": blocks.greedy, "semdedup": blocks.first_earlier, "components": blocks.components}
 RULES = ["greedy", "semdedup", "components"]
 ODD = np.array([np.nan, np.inf, -np.inf, 0.0])
 
@@ -18,26 +21,19 @@ ODD = np.array([np.nan, np.inf, -np.inf, 0.0])
 def cosines(vectors):
     """Every cosine, by definition."""
     unit = vectors.unit(slice(None)).astype(np.float64)
-    return np.minimum(np.array([[(x * y).sum() for y in unit] for x in unit]).reshape(len(unit), len(unit)), 1)
+    return np.minimum(np.array([(unit * row).sum(1) for row in unit]).reshape(len(unit), len(unit)), 1)
 
 
 def oracle(matrix, tau, rule):
-    """Because of which row each goes, pair by pair."""
+    """Because of which row each goes, row by row."""
     n = len(matrix)
     by = np.full(n, -1)
     if rule == "components":
-        for first in range(n):
-            reached = {first} if by[first] < 0 else set()
-            todo = list(reached)
-            while todo:
-                i = todo.pop()
-                new = {j for j in range(n) if j not in reached and j != i and matrix[i, j] > tau}
-                reached |= new
-                todo += new
-            by[sorted(reached - {first})] = first
-        return by
+        _, label = connected_components(matrix > tau)
+        first = np.array([np.flatnonzero(label == part)[0] for part in label], np.int64)
+        return np.where(first == np.arange(n), -1, first)
     for j in range(n):
-        close = [i for i in range(j) if matrix[i, j] > tau and (rule == "semdedup" or by[i] < 0)]
+        close = [i for i in np.flatnonzero(matrix[:j, j] > tau) if rule == "semdedup" or by[i] < 0]
         by[j] = min(close, default=-1)
     return by
 
@@ -92,8 +88,21 @@ def test_every_path_gives_the_same(rule, fast, sketched, vectors, tau, sides, ke
     directions = leading_directions(vectors.unit(slice(None)), min(3, vectors.stored.shape[1])) if sketched else None
     bounds = Bounds(tau, fast, directions=directions)
     assume(tau < 1)
-    found = suppressors(vectors, tau, rule, bounds, Tiling(*sides, kept))
-    np.testing.assert_array_equal(found, oracle(cosines(vectors), tau, rule))
+    rows = np.flatnonzero(vectors.scale)
+    assume(len(rows))
+    prepared, tiling = Prepared(vectors, rows, bounds, kept), Tiling(*sides, kept)
+    found = BLOCKS[rule](Screen(prepared, prepared, tau, bounds, tiling))
+    np.testing.assert_array_equal(found, oracle(cosines(vectors)[np.ix_(rows, rows)], tau, rule))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("tau", [0.3, 0.6, 0.9])
+def test_rows_that_are_much_alike(rule, tau):
+    """More rows than one product takes, most of them close to many others."""
+    rng = np.random.default_rng(5)
+    vectors = Vectors.of((rng.standard_normal((900, 12)) + 1.5).astype(np.float16))
+    by, _ = duplicates_within(vectors, tau, rule)
+    np.testing.assert_array_equal(by, oracle(cosines(vectors), tau, rule))
 
 
 @settings(max_examples=40)
