@@ -141,7 +141,7 @@ def _removals(tiles: Tiles, rows: list[dict[str, Any]], count: int) -> Iterator[
 def _measure(row: Mapping[str, Any]) -> str:
     if row["cosine"] is not None:
         return f"cosine {row['cosine']:.4f}"
-    return f"{row['hamming']} of 64 bits" if row["hamming"] is not None else "same bytes"
+    return f"{row['hamming']} bits apart" if row["hamming"] is not None else "same bytes"
 
 
 def _below(sample: Sample, removed: pa.Table, config: DedupSection) -> list[Pair]:

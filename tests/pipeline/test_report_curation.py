@@ -61,7 +61,7 @@ def test_copies_of_each_kind_and_their_numbers_are_shown(run: Pictured) -> None:
     assert found is not None
     assert {kind: [p.measure for p in pairs] for kind, pairs in found.copies.items()} == {
         "exact": ["same bytes"],
-        "perceptual": ["2 of 64 bits"],
+        "perceptual": ["2 bits apart"],
     }
     assert found.removed == {"exact": 1, "perceptual": 1, "semantic": len(run.duplicates) - 2}
     assert [(e.share, e.low, e.of) for e in found.recall] == [(0.99, 0.95, 200), (0.98, None, 340), (0.001, 0.0, 700)]
