@@ -39,7 +39,7 @@ class ClusterSection(StageSection):
     engine: EngineName = Field(
         "torch",
         description="of training. torch: half-precision products, after two iterations only with the 64 centroids "
-        "nearest to each row's own; 5 times as fast as faiss at k = 1000 and 10 times at 4000, for an objective "
+        "nearest to each row's own; 5 times as fast as faiss at k = 1000 and 8 times at 4000, for an objective "
         "(1 - cosine) at most 1 % worse (python -m benchmarks.curation). faiss: float32 products with all centroids",
     )
     iterations: int = Field(100, ge=1, description="Lloyd iterations at most; SemDeDup's clustering uses 100")

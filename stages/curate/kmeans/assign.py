@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK_ROWS = 4096
-SCORES = 1 << 23
+SCORES = 1 << 24
 """Half-precision products that each thread holds."""
 GROUP = 8
 """Columns whose greatest score stands for them in the search for the m-th greatest."""
@@ -32,7 +32,7 @@ class Nearest:
     might be among the m greatest. float64 products order those. Where even these lie closer than their own error (ties
     above all), or the float32 cosine hangs on it, `exact_cosines` decides, and the lower number goes first.
 
-    Memory: 10 bytes a centroid and dimension on the device, and in each thread about 40 MB.
+    Memory: 10 bytes a centroid and dimension on the device, and in each thread about 60 MB.
 
     Args:
         centroids: float32 of (k, d), unit vectors or zeros.

@@ -44,7 +44,7 @@ class Engine(ABC):
 
         if self._moved is not None:
             return self._moved[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.device)]
-        return torch.from_numpy(np.array(self.rows[rows]))
+        return torch.from_numpy(np.array(self.rows[rows]) if isinstance(rows, slice) else np.asarray(self.rows[rows]))
 
     def sums(self, k: int) -> "Tensor":
         """Zeros, float64 of (k, d) on the device."""
