@@ -42,6 +42,7 @@ class Bounds:
         import torch
 
         self.device = device
+        self.short = directions is not None
         self.dtype = torch.bfloat16 if fast else torch.float32
         self._tau = tau
         self._directions = None if directions is None else directions.astype(np.float32)
@@ -132,10 +133,11 @@ def false_share(bounds: Bounds, unit: np.ndarray, tau: float) -> float:
     import torch
 
     left = bounds.left(unit)
-    some = slice(0, _ROW_SAMPLE)
-    out = torch.empty(len(unit[some]) * len(unit), dtype=left.dtype)
-    passed = product(left[some], bounds.right(left), out).gt(0).cpu().numpy()
-    return float((passed & (unit[some] @ unit.T <= tau)).mean())
+    rows = slice(0, _ROW_SAMPLE)
+    out = torch.empty(len(unit[rows]) * len(unit), dtype=left.dtype)
+    passed = product(left[rows], bounds.right(left), out).gt(0).cpu().numpy()
+    which = np.flatnonzero(passed.any(1))
+    return np.count_nonzero(passed[which] & (unit[which] @ unit.T <= tau)) / passed.size
 
 
 @functools.cache

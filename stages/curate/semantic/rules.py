@@ -55,8 +55,8 @@ def duplicates_within(
         units = unit.__getitem__
     else:
         bounds = bounds_for(vectors, rows, vectors, rows, tau, len(rows) ** 2 // 2, device)
-        tiling = Tiling.within(memory_mb)
-        prepared = Prepared(vectors, rows, bounds, tiling.kept)
+        tiling = Tiling.within(memory_mb, bounds)
+        prepared = Prepared(vectors, rows, bounds, tiling)
         found = _RULES[rule][1](Screen(prepared, prepared, tau, bounds, tiling))
         units = prepared.unit
     gone = np.flatnonzero(found >= 0)

@@ -1,6 +1,7 @@
 """The close pairs of two sets of rows."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from stages.curate.vectors import Vectors
 
 __all__ = ["close_pairs", "exact_cosines"]
 
-FEW = 1 << 17
-"""Pairs below which one float32 product beats everything."""
+_FEW = 4096, 1 << 17
+"""Rows and pairs up to which one float32 product beats everything."""
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -26,24 +27,23 @@ def close_pairs(a: Vectors, b: Vectors, tau: float, memory_mb: float = 100, devi
     rows, base = np.flatnonzero(a.scale), np.flatnonzero(b.scale)
     if tau >= 1 or len(rows) == 0 or len(base) == 0:
         return
-    if len(rows) * len(base) <= FEW:
+    if len(rows) + len(base) <= _FEW[0] and len(rows) * len(base) <= _FEW[1]:
         i, j = np.nonzero(a.unit(rows) @ b.unit(base).T > tau - dot_error(a.stored.shape[1]))
         i, j = rows[i], base[j]
         cosine = exact_cosines(a, i, b, j)
         close = cosine > tau
         yield i[close], j[close], cosine[close].astype(np.float32)
         return
-    tiling = Tiling.within(memory_mb)
     bounds = bounds_for(a, rows, b, base, tau, len(rows) * len(base), device)
+    tiling = Tiling.within(memory_mb, bounds)
     yield from pairs_of(a, rows, b, base, tau, bounds, tiling)
 
 
 def pairs_of(
     a: Vectors, rows: np.ndarray, b: Vectors, base: np.ndarray, tau: float, bounds: Bounds, tiling: Tiling
 ) -> Iterator[Pairs]:
-    screen = Screen(
-        Prepared(a, rows, bounds, tiling.kept // 2), Prepared(b, base, bounds, tiling.kept // 2), tau, bounds, tiling
-    )
+    half = replace(tiling, kept=tiling.kept // 2)
+    screen = Screen(Prepared(a, rows, bounds, half), Prepared(b, base, bounds, half), tau, bounds, tiling)
     for start in range(0, len(base), tiling.base):
         at = np.arange(start, min(start + tiling.base, len(base)))
         right = screen.b.right(at)

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 LISTED = 1 << 18
 """Pairs listed at once."""
 
-_PAD = 256
-"""Operands come in multiples of so many rows, as oneDNN compiles and keeps a kernel for each shape that it meets."""
-_SAMPLE = 1024
+_SAMPLE = 512
 _SKETCHED_FROM = 3 << 20
 """Pairs below which finding directions costs more than shorter operands save."""
 _FALSE_SHARE = 0.006
@@ -29,18 +27,26 @@ class Tiling:
     """How much is computed and kept at once; results are the same for all.
 
     Attributes:
-        rows, base: the sides of a tile, multiples of 256.
+        rows, base: the longest sides of a tile; base at most rows.
+        step: sides are multiples of it, as oneDNN compiles and keeps a kernel of half a megabyte for each shape that it
+            meets.
         kept: bytes of operands and unit rows that may be kept.
     """
 
     rows: int
     base: int
+    step: int
     kept: int
 
     @classmethod
-    def within(cls, memory_mb: float) -> "Tiling":
-        side = int(np.clip(memory_mb / 100 * 8, 1, 8)) * _PAD
-        return cls(side, max(side // 2, _PAD), int(memory_mb * 2**20 * 0.45))
+    def within(cls, memory_mb: float, bounds: Bounds) -> "Tiling":
+        """Short operands are worth larger tiles, as the rest of the work is the same."""
+        eighths = int(np.clip(memory_mb / 100 * 8, 1, 8))
+        step = 256 if bounds.short else 128
+        return cls(step * eighths, max(step, step // 4 * eighths // step * step), step, int(memory_mb * 2**20 * 0.45))
+
+    def padded(self, rows: int) -> int:
+        return -(-rows // self.step) * self.step
 
 
 class Prepared:
@@ -48,20 +54,20 @@ class Prepared:
 
     Args:
         rows: row numbers in `vectors`, ascending; positions, everywhere else, count in them.
-        kept: bytes that may be kept.
+        tiling: of the screen; its `kept` is for these rows alone.
     """
 
-    def __init__(self, vectors: Vectors, rows: np.ndarray, bounds: Bounds, kept: int) -> None:
+    def __init__(self, vectors: Vectors, rows: np.ndarray, bounds: Bounds, tiling: Tiling) -> None:
         self.vectors, self.rows = vectors, rows
-        self._bounds = bounds
+        self._bounds, self._tiling = bounds, tiling
         self._left: torch.Tensor | None = None
         self._unit: np.ndarray | None = None
         n, d = len(rows), vectors.stored.shape[1]
-        operands = _padded(n) * bounds.row_bytes(d)
-        if operands > kept:
+        operands = (n + tiling.step) * bounds.row_bytes(d)
+        if operands > tiling.kept:
             return
-        left = bounds.zeros(_padded(n), d)
-        unit = np.empty((n, d), np.float32) if operands + n * d * 4 <= kept else None
+        left = bounds.zeros(n + tiling.step, d)
+        unit = np.empty((n, d), np.float32) if operands + n * d * 4 <= tiling.kept else None
         for start in range(0, n, PAIRS):
             some = rows[start : start + PAIRS]
             block = vectors.unit(_plain(some))
@@ -78,16 +84,16 @@ class Prepared:
         return self.vectors.unit(self.rows[at]) if self._unit is None else self._unit[at]
 
     def left(self, at: np.ndarray) -> "torch.Tensor":
-        """Operands of the rows at some positions, then any others up to a multiple of 256 rows."""
+        """Operands of the rows at some positions, then any others up to a multiple of the tiling's step."""
         import torch
 
         if self._left is not None:
             plain = _plain(at)
             if isinstance(plain, slice):
-                return self._left[plain.start : plain.start + _padded(len(at))]
-            at = np.concatenate([at, np.zeros(_padded(len(at)) - len(at), at.dtype)])
+                return self._left[plain.start : plain.start + self._tiling.padded(len(at))]
+            at = np.concatenate([at, np.zeros(self._tiling.padded(len(at)) - len(at), at.dtype)])
             return self._left.index_select(0, torch.from_numpy(at).to(self._left.device))
-        operands = self._bounds.zeros(_padded(len(at)), self.vectors.stored.shape[1])
+        operands = self._bounds.zeros(self._tiling.padded(len(at)), self.vectors.stored.shape[1])
         for start in range(0, len(at), PAIRS):
             part = at[start : start + PAIRS]
             operands[start : start + len(part)] = self._bounds.left(self.unit(part))
@@ -96,10 +102,6 @@ class Prepared:
     def right(self, at: np.ndarray) -> "torch.Tensor":
         """The same, to stand on the right of a product."""
         return self._bounds.right(self.left(at))
-
-
-def _padded(rows: int) -> int:
-    return -(-rows // _PAD) * _PAD
 
 
 def _plain(at: np.ndarray) -> np.ndarray | slice:
@@ -121,7 +123,7 @@ class Screen:
 
         self.a, self.b, self.tau, self.tiling = a, b, tau, tiling
         self._error = dot_error(a.vectors.stored.shape[1])
-        most = _padded(min(tiling.rows, len(a))) * _padded(min(tiling.base, len(b)))
+        most = tiling.padded(min(tiling.rows, len(a))) * tiling.padded(min(tiling.base, len(b)))
         self._out = torch.empty(most, dtype=bounds.dtype)
 
     def above(self, at: np.ndarray, right: "torch.Tensor", columns: int) -> tuple[np.ndarray, np.ndarray]:
