@@ -8,6 +8,7 @@ import numpy as np
 from stages.base import GatherInput, align
 from stages.curate.semantic.border import Visits
 from stages.curate.semantic.clustered import Clustered
+from stages.curate.semantic.sketches import Sketches
 from stages.curate.vectors import Vectors
 from stages.kept import kept_array, kept_file
 
@@ -26,6 +27,7 @@ class Layout:
         clusters: k.
         centred: the mean of all rows is subtracted.
         visits: how many files of visits there are.
+        sketched: there are sketches of all rows.
     """
 
     rows: int
@@ -33,6 +35,7 @@ class Layout:
     clusters: int
     centred: bool
     visits: int = 0
+    sketched: bool = False
 
     def vectors(self, kept: Path) -> Vectors:
         """All rows, memory-mapped."""
@@ -42,8 +45,16 @@ class Layout:
     def clustered(self, kept: Path, clusters: range, tau: float, memory_mb: float, device: str) -> Clustered:
         """All rows, with the visits to some clusters."""
         keys = self.visited(kept, clusters)
-        visits = Visits.of(keys % self.rows, keys // self.rows, self.clusters)
-        return Clustered(self.vectors(kept), _load(kept, "rank"), _load(kept, "starts"), visits, tau, memory_mb, device)
+        return Clustered(
+            self.vectors(kept),
+            _load(kept, "rank"),
+            _load(kept, "starts"),
+            Visits.of(keys % self.rows, keys // self.rows, self.clusters),
+            tau,
+            Sketches(_load(kept, "sketches"), _load(kept, "directions"), tau) if self.sketched else None,
+            memory_mb,
+            device,
+        )
 
     def visited(self, kept: Path, clusters: range) -> np.ndarray:
         """Visits to some clusters as cluster * n + row, ascending: int64 of (visits,)."""

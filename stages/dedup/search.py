@@ -13,6 +13,7 @@ from stages.curate.recall import Recall, against_everything
 from stages.curate.semantic.across import Search
 from stages.curate.semantic.border import exact_visits, margin_visits, overhang
 from stages.curate.semantic.clustered import Found, Step
+from stages.curate.semantic.sketches import sketch_directions, sketches_of
 from stages.curate.vectors import Vectors
 from stages.dedup.layout import Layout, keys_of, lay_out, visits_name
 from stages.dedup.section import DedupSection
@@ -51,6 +52,8 @@ def semantic_search(
     limits = _Limits(1 - config.epsilon, config.memory_mb, device)
     layout = lay_out(inputs, live, cluster, len(cluster), config.centring)
     layout = _with_visits(inputs, layout, config, limits.tau)
+    if layout.visits:
+        layout = _with_sketches(inputs, layout, limits.tau)
     search = _SpreadSearch(inputs, layout, limits)
     by, cosine = search.duplicates(config.rule, borders=layout.visits > 0)
     metrics: dict[str, float] = {}
@@ -78,13 +81,13 @@ class _SpreadSearch(Search):
         ends = np.flatnonzero(np.diff(cost.cumsum() // _PAIRS)) + 1
         self._ranges = [*zip([0, *ends.tolist()], [*ends.tolist(), len(size)], strict=True)]
 
-    def parts(self, step: Step, asks: np.ndarray, answers: np.ndarray, label: np.ndarray) -> Iterator[Found]:
+    def parts(self, step: Step, asks: np.ndarray, answers: np.ndarray, label: np.ndarray | None) -> Iterator[Found]:
         self._step += 1
         folder = self._inputs.kept / f"step-{self._step:03d}"
         folder.mkdir(exist_ok=True)
         kept_array(folder / "asks.npy", lambda: asks)
         kept_array(folder / "answers.npy", lambda: answers)
-        kept_array(folder / "label.npy", lambda: label if step.kind == "links" else np.empty(0, np.int64))
+        kept_array(folder / "label.npy", lambda: np.empty(0, np.int64) if label is None else label)
         pieces = [_Piece(self._layout, self._limits, step, self._step, start, stop) for start, stop in self._ranges]
         little = np.count_nonzero(asks) * self._mean_cost < _LITTLE
         for path in _done(self._inputs, _take, pieces, little):
@@ -235,6 +238,42 @@ def _exact_piece(inputs: GatherInput, piece: _Exact) -> None:
         return keys_of(rows + piece.start, visited, piece.layout.rows)
 
     kept_array(inputs.kept / f"{visits_name(piece.number)}.npy", keys)
+
+
+def _with_sketches(inputs: GatherInput, layout: Layout, tau: float) -> Layout:
+    """Short forms of all rows in one file, where they serve."""
+    kept = inputs.kept
+    directions = kept_array(kept / "directions.npy", lambda: sketch_directions(layout.vectors(kept), tau))
+    if directions.shape[1] == 0:
+        return layout
+    pieces = [_Rows(layout, start, min(start + _ROWS, layout.rows)) for start in range(0, layout.rows, _ROWS)]
+
+    def write(path: Path) -> None:
+        out: np.memmap | None = None
+        for piece, part in zip(pieces, inputs.spread(_sketch_piece, pieces), strict=True):
+            bits = np.load(part, mmap_mode="r")
+            if out is None:
+                out = np.lib.format.open_memmap(path, "w+", bits.dtype, (layout.rows, bits.shape[1]))
+            out[piece.start : piece.stop] = bits
+        assert out is not None
+        out.flush()
+
+    kept_file(kept / "sketches.npy", write)
+    return replace(layout, sketched=True)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    layout: Layout
+    start: int
+    stop: int
+
+
+def _sketch_piece(inputs: GatherInput, piece: _Rows) -> Path:
+    path = inputs.kept / f"sketches-{piece.start:010d}.npy"
+    directions = np.load(inputs.kept / "directions.npy")
+    kept_array(path, lambda: sketches_of(piece.layout.vectors(inputs.kept), slice(piece.start, piece.stop), directions))
+    return path
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ ROWS = st.lists(
 ).map(lambda fields: [row(i, *f) for i, f in enumerate(fields)])
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     ROWS,
     st.randoms(),

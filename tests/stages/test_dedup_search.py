@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stages.curate.semantic import sketches
 from stages.curate.vectors import Vectors
 from stages.dedup import DedupSection, DedupStage, layout, search
 from tests.fakes.memory_gather import MemoryGather, run_gather
 from tests.fakes.packaged import uid_of
 
-N, K, WIDTH = 600, 12, 8
+N, K, WIDTH = 600, 12, 72
 TAU = 0.97
 
 
@@ -46,9 +47,10 @@ class Restless(MemoryGather):
 
 @pytest.fixture(scope="module")
 def rows():
-    """Vectors in crowds that the clusters cut through; some have no direction."""
+    """Vectors of few dimensions, in crowds that the clusters cut through; some have no direction."""
     rng = np.random.default_rng(3)
-    vectors = rng.standard_normal((40, WIDTH))[rng.integers(40, size=N)] + rng.standard_normal((N, WIDTH)) * 0.22
+    vectors = rng.standard_normal((40, 8))[rng.integers(40, size=N)] + rng.standard_normal((N, 8)) * 0.22
+    vectors = vectors @ np.linalg.qr(rng.standard_normal((WIDTH, 8)))[0].T
     vectors[[5, 50]] = 0
     vectors[7, 0] = np.nan
     vectors = vectors.astype(np.float16)
@@ -95,9 +97,15 @@ def outcome(outputs):
     return kept, sorted(found.to_pylist(), key=lambda row: row["uid"]), outputs["00000"].metrics
 
 
+@pytest.fixture(params=[True, False], ids=["sketched", "whole"])
+def sketched(request, monkeypatch):
+    monkeypatch.setattr(sketches, "_FALSE_SHARE", 1 if request.param else -1)
+    return request.param
+
+
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(search, "_PAIRS", 4000)
+    monkeypatch.setattr(search, "_PAIRS", 8000)
     monkeypatch.setattr(search, "_LITTLE", 0)
     monkeypatch.setattr(search, "_ROWS", 150)
     monkeypatch.setattr(layout, "_ROWS_AT_ONCE", 64)
@@ -115,11 +123,13 @@ def greedy_over_everything(rows):
     return {uid_of(row) for row in kept}
 
 
-def test_borders_find_what_clusters_hide(tmp_path, rows):
+def test_borders_find_what_clusters_hide(tmp_path, rows, sketched):
     kept, metrics = {}, {}
     for border in ("none", "margin", "exact"):
-        config = stage(border=border, border_margin=0.3)
-        kept[border], _, metrics[border] = outcome(run_gather(config, gathered(tmp_path, rows)))
+        config = stage(border=border, border_margin=0.1)
+        inputs = gathered(tmp_path, rows)
+        kept[border], _, metrics[border] = outcome(run_gather(config, inputs))
+        assert (inputs.kept / "sketches.npy").exists() == (sketched and border != "none")
     assert kept["exact"] == greedy_over_everything(rows)
     assert len(kept["none"]) > len(kept["margin"]) > len(kept["exact"])
     # every row is in the sample, so what the search says of itself is the truth
@@ -154,7 +164,7 @@ def test_a_killed_search_goes_on_and_ends_the_same(tmp_path, rows, border, small
     inputs = gathered(tmp_path, rows, kind=Restless)
     deaths = 0
     for seed in range(60):
-        inputs.lives, inputs.seed = 4, seed
+        inputs.lives, inputs.seed = 8, seed
         try:
             assert outcome(run_gather(stage(border=border), inputs)) == want
             break

@@ -34,7 +34,7 @@ class Search(ABC):
         self.cluster = np.repeat(np.arange(len(rows.starts) - 1, dtype=np.int32), np.diff(rows.starts))
 
     @abstractmethod
-    def parts(self, step: Step, asks: np.ndarray, answers: np.ndarray, label: np.ndarray) -> Iterator[Found]:
+    def parts(self, step: Step, asks: np.ndarray, answers: np.ndarray, label: np.ndarray | None) -> Iterator[Found]:
         """`Clustered.take` over ranges of clusters that cover all of them, in their order."""
 
     def duplicates(self, rule: Rule, borders: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +55,8 @@ class Search(ABC):
                 case "greedy":
                     self._greedy(by, cosine)
                 case "semdedup":
-                    rows, first, close = self._first(by < 0, everything, own=False)
+                    found = self._taken(Step("first"), by < 0, everything)
+                    rows, first, close = earliest(found, self.rank)
                     by[rows], cosine[rows] = first, close
                 case "components":
                     self._components(by, cosine)
@@ -80,18 +81,25 @@ class Search(ABC):
             released = ~active & ~kept[by]
             if not released.any():
                 break
-            rows, first, found = self._first(released, kept, own=True)
+            asking, answering, close = joined_up(self._taken(Step("fate", own=True), released, kept))
+            ahead = self.rank[answering] < self.rank[asking]
+            rows, first, found = earliest([(asking[ahead], answering[ahead], close[ahead])], self.rank)
             by[rows], cosine[rows] = first, found
             released[rows] = False
+            others = active & ~kept
             if turn >= _PATIENCE:
+                others = active
                 lost = later[kept[earlier] & (self.cluster[earlier] != self.cluster[later])]
                 released = self._redone(released, lost, active, kept, by)
             rows, first, found = self._within(released, "greedy")
             idle = ~active[rows]
             gone, fresh = idle & (first >= 0), rows[idle & (first < 0)]
             by[rows[gone]], cosine[rows[gone]] = first[gone], found[gone]
-            active[fresh] = True
-            edges.append(self._pairs(_mask(fresh, len(by)), active, own=True))
+            active[fresh] = others[fresh] = True
+            new = _mask(fresh, len(by))
+            behind = ~ahead & new[asking]
+            edges.append((asking[behind], answering[behind], close[behind]))
+            edges.append(self._pairs(new, others, own=True))
         by[kept], cosine[kept] = -1, np.nan
         suppressing = kept[earlier] & ~kept[later]
         rows, first, found = earliest([(later[suppressing], earlier[suppressing], close[suppressing])], self.rank)
@@ -115,7 +123,7 @@ class Search(ABC):
         rows = np.arange(len(by))
         first = np.where(by < 0, rows, by)
         step = Step("links", mutual=True)
-        one, other, _ = joined_up(list(self.parts(step, everything, everything, first)))
+        one, other, _ = joined_up(self._taken(step, everything, everything, first))
         place = np.argsort(self.rank)
         label = joined(self.rank[one], self.rank[other], len(by))
         root = place[label[self.rank[first]]]
@@ -126,20 +134,19 @@ class Search(ABC):
             cosine[part] = exact_cosines(self.rows.vectors, part, self.rows.vectors, by[part])
 
     def _within(self, asks: np.ndarray, rule: Rule) -> Found:
-        return joined_up(list(self.parts(Step("within", rule), asks, asks, self.rank)))
+        return joined_up(self._taken(Step("within", rule), asks, asks))
 
     def _pairs(self, asks: np.ndarray, answers: np.ndarray, own: bool) -> Found:
-        step = Step("pairs", own=own, mutual=asks is answers)
-        return joined_up(list(self.parts(step, asks, answers, self.rank)))
+        return joined_up(self._taken(Step("pairs", own=own, mutual=asks is answers), asks, answers))
 
-    def _first(self, asks: np.ndarray, answers: np.ndarray, own: bool) -> Found:
-        return earliest(list(self.parts(Step("first", own=own), asks, answers, self.rank)), self.rank)
+    def _taken(self, step: Step, asks: np.ndarray, answers: np.ndarray, label: np.ndarray | None = None) -> list[Found]:
+        return list(self.parts(step, asks, answers, label)) if asks.any() else []
 
 
 class LocalSearch(Search):
     """All steps in this process; the rows' visits are those of all clusters."""
 
-    def parts(self, step: Step, asks: np.ndarray, answers: np.ndarray, label: np.ndarray) -> Iterator[Found]:
+    def parts(self, step: Step, asks: np.ndarray, answers: np.ndarray, label: np.ndarray | None) -> Iterator[Found]:
         yield self.rows.take(step, range(len(self.rows.starts) - 1), asks, answers, label)
 
 

@@ -8,11 +8,15 @@ import numpy as np
 
 from stages.curate.semantic.border import Visits
 from stages.curate.semantic.rules import Rule, duplicates_within
-from stages.curate.semantic.similarity import close_pairs
+from stages.curate.semantic.similarity import close_pairs, exact_cosines
+from stages.curate.semantic.sketches import Sketches
 from stages.curate.vectors import Vectors
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Rows, the row that each was held against (both int64 of (m,)), and their cosine (float32 of (m,))."""
+
+_PAIRS = 1 << 17
+"""Pairs gathered before something is done about them."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +26,16 @@ class Step:
     Attributes:
         kind: `within` applies a rule to the asking rows of each cluster: every one of them, the row because of which it
             goes or -1, and the cosine or NaN. The others compare rows that ask with rows that answer where one of the
-            two visits the other's cluster: `pairs` gives all close pairs, `first` for each asking row the answering
-            one, close and earlier in keep order, that is the earliest; `links` gives pairs of `label` that a close pair
-            links, each once per cluster, with NaN for a cosine.
+            two visits the other's cluster: `pairs` gives all close pairs; `first` for each asking row the earliest
+            close answering one, where that is earlier in keep order; `fate` the same, and where there is none all later
+            ones, which the row would suppress; `links` gives pairs of `label` that a close pair links, each once, with
+            NaN for a cosine.
         rule: of `within`.
         own: rows are compared in their own clusters too.
         mutual: the rows that ask and those that answer are the same.
     """
 
-    kind: Literal["within", "pairs", "first", "links"]
+    kind: Literal["within", "pairs", "first", "fate", "links"]
     rule: Rule = "greedy"
     own: bool = False
     mutual: bool = False
@@ -46,6 +51,7 @@ class Clustered:
         starts: where each cluster begins; int64 of (k + 1,).
         visits: of the clusters that are asked about.
         tau: rows are close where their cosine is strictly above it.
+        sketches: of all rows, where they serve; results are the same.
         memory_mb, device: of the comparisons.
     """
 
@@ -54,53 +60,103 @@ class Clustered:
     starts: np.ndarray
     visits: Visits
     tau: float
+    sketches: Sketches | None = None
     memory_mb: float = 100
     device: str = "cpu"
 
-    def take(self, step: Step, clusters: range, asks: np.ndarray, answers: np.ndarray, label: np.ndarray) -> Found:
+    def take(
+        self, step: Step, clusters: range, asks: np.ndarray, answers: np.ndarray, label: np.ndarray | None
+    ) -> Found:
         """What a step finds in some clusters.
 
         Args:
             asks, answers: bool of (n,).
             label: int64 of (n,); of `links`.
         """
-        found = [_nothing()]
-        for cluster in clusters:
-            match step.kind:
-                case "within":
-                    found.append(self._within(cluster, step.rule, asks))
-                case "pairs":
-                    found.extend(self._between(cluster, step, asks, answers))
-                case "first":
-                    found.append(self._first(cluster, step, asks, answers))
-                case "links":
-                    found.append(self._links(cluster, step, asks, answers, label))
-        return joined_up(found)
+        concerned = self._concerned(step, clusters, asks)
+        if step.kind == "within":
+            return joined_up([self._within(cluster, step.rule, asks) for cluster in concerned])
+        pairs = self._close(pair for cluster in concerned for pair in self._meeting(cluster, step, asks, answers))
+        match step.kind:
+            case "pairs":
+                return joined_up(list(pairs))
+            case "links":
+                assert label is not None
+                return _linked(pairs, label)
+            case _:
+                return self._first(pairs, behind=step.kind == "fate")
+
+    def _concerned(self, step: Step, clusters: range, asks: np.ndarray) -> list[int]:
+        """Clusters in which rows that ask lie, or which they visit."""
+        ends = np.arange(clusters.start, clusters.stop + 1)
+        starts = self.starts[ends]
+        asking = np.diff(_running(asks[starts[0] : starts[-1]])[starts - starts[0]])
+        if step.kind != "within":
+            asking += np.diff(_running(asks[self.visits.rows])[self.visits.starts[ends]])
+        return (clusters.start + np.flatnonzero(asking)).tolist()
 
     def _within(self, cluster: int, rule: Rule, asks: np.ndarray) -> Found:
         rows = self._residents(cluster, asks)
         by, cosine = duplicates_within(self.vectors.take(_slice(rows)), self.tau, rule, self.memory_mb, self.device)
         return rows, np.where(by < 0, -1, rows[by]), cosine
 
-    def _between(self, cluster: int, step: Step, asks: np.ndarray, answers: np.ndarray) -> Iterator[Found]:
+    def _meeting(
+        self, cluster: int, step: Step, asks: np.ndarray, answers: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows that ask, and those that each of them meets."""
         visitors = self.visits.to(cluster)
+        residents = self._residents(cluster, asks)
         asking = visitors[asks[visitors]]
         if step.own:
-            asking = np.concatenate([asking, self._residents(cluster, asks)])
-        yield from self._close(asking, self._residents(cluster, answers) if len(asking) else asking)
-        if not step.mutual:
-            asking = self._residents(cluster, asks)
-            yield from self._close(asking, visitors[answers[visitors]] if len(asking) else asking)
+            asking = np.concatenate([asking, residents])
+        if len(asking):
+            yield asking, self._residents(cluster, answers)
+        if len(residents) and not step.mutual:
+            yield residents, visitors[answers[visitors]]
 
-    def _close(self, asking: np.ndarray, answering: np.ndarray) -> Iterator[Found]:
-        for some in self._pieces(asking):
-            one = self.vectors.take(_slice(some))
-            for others in self._pieces(answering):
-                other = self.vectors.take(_slice(others))
-                for a, b, cosine in close_pairs(one, other, self.tau, self.memory_mb / 2, self.device):
-                    a, b = some[a], others[b]
-                    apart = a != b
-                    yield a[apart], b[apart], cosine[apart]
+    def _close(self, meeting: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Found]:
+        """All close pairs, many at a time."""
+        held: list[Found] = []
+        for pairs in self._verified(meeting) if self.sketches else self._compared(meeting):
+            held.append(pairs)
+            if sum(len(a) for a, _, _ in held) >= _PAIRS:
+                yield joined_up(held)
+                held = []
+        yield joined_up(held)
+
+    def _verified(self, meeting: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Found]:
+        """By sketches; the exact cosine decides what they let pass."""
+        assert self.sketches is not None
+        held: list[tuple[np.ndarray, np.ndarray]] = []
+        size = 0
+        for asking, answering in meeting:
+            for pair in self.sketches.candidates(asking, answering):
+                held.append(pair)
+                size += len(pair[0])
+                if size >= _PAIRS:
+                    yield from self._decided(held)
+                    held, size = [], 0
+        yield from self._decided(held)
+
+    def _decided(self, held: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Found]:
+        if held:
+            a, b = (np.concatenate(side) for side in zip(*held, strict=True))
+            a, b = a[a != b], b[a != b]
+            cosine = exact_cosines(self.vectors, a, self.vectors, b)
+            close = cosine > self.tau
+            yield a[close], b[close], cosine[close].astype(np.float32)
+
+    def _compared(self, meeting: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Found]:
+        """By whole rows."""
+        for asking, answering in meeting:
+            for some in self._pieces(asking):
+                one = self.vectors.take(_slice(some))
+                for others in self._pieces(answering):
+                    other = self.vectors.take(_slice(others))
+                    for a, b, cosine in close_pairs(one, other, self.tau, self.memory_mb / 2, self.device):
+                        a, b = some[a], others[b]
+                        apart = a != b
+                        yield a[apart], b[apart], cosine[apart]
 
     def _pieces(self, rows: np.ndarray) -> list[np.ndarray]:
         """As many rows at once as fill a quarter of the memory when they are copied together."""
@@ -108,23 +164,28 @@ class Clustered:
         most = max(1, int(self.memory_mb * 2**20 / 4 / size))
         return [rows[start : start + most] for start in range(0, len(rows), most)]
 
-    def _first(self, cluster: int, step: Step, asks: np.ndarray, answers: np.ndarray) -> Found:
-        best = _nothing()
-        for asking, answering, cosine in self._between(cluster, step, asks, answers):
-            earlier = self.rank[answering] < self.rank[asking]
-            best = earliest([best, (asking[earlier], answering[earlier], cosine[earlier])], self.rank)
-        return best
-
-    def _links(self, cluster: int, step: Step, asks: np.ndarray, answers: np.ndarray, label: np.ndarray) -> Found:
-        links = np.empty((0, 2), np.int64)
-        for asking, answering, _ in self._between(cluster, step, asks, answers):
-            new = np.stack([label[asking], label[answering]], axis=1)
-            links = np.unique(np.concatenate([links, new[new[:, 0] != new[:, 1]]]), axis=0)
-        return links[:, 0], links[:, 1], np.full(len(links), np.nan, np.float32)
+    def _first(self, pairs: Iterator[Found], behind: bool) -> Found:
+        best, later = _nothing(), [_nothing()]
+        for asking, answering, cosine in pairs:
+            ahead = self.rank[answering] < self.rank[asking]
+            best = earliest([best, (asking[ahead], answering[ahead], cosine[ahead])], self.rank)
+            if behind:
+                later.append((asking[~ahead], answering[~ahead], cosine[~ahead]))
+        rows, others, cosine = joined_up(later)
+        free = ~np.isin(rows, best[0])
+        return joined_up([best, (rows[free], others[free], cosine[free])])
 
     def _residents(self, cluster: int, chosen: np.ndarray) -> np.ndarray:
         start, stop = self.starts[cluster], self.starts[cluster + 1]
         return start + np.flatnonzero(chosen[start:stop])
+
+
+def _linked(pairs: Iterator[Found], label: np.ndarray) -> Found:
+    links = np.empty((0, 2), np.int64)
+    for asking, answering, _ in pairs:
+        new = np.stack([label[asking], label[answering]], axis=1)
+        links = np.unique(np.concatenate([links, new[new[:, 0] != new[:, 1]]]), axis=0)
+    return links[:, 0], links[:, 1], np.full(len(links), np.nan, np.float32)
 
 
 def joined_up(found: list[Found]) -> Found:
@@ -142,6 +203,11 @@ def earliest(found: list[Found], rank: np.ndarray) -> Found:
 
 def _nothing() -> Found:
     return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+
+
+def _running(mask: np.ndarray) -> np.ndarray:
+    """How many are set before each place, and in all."""
+    return np.concatenate([[0], np.cumsum(mask)])
 
 
 def _slice(rows: np.ndarray) -> slice | np.ndarray:

@@ -1,5 +1,7 @@
 """The rules over all clusters, against a walk over every pair of rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 from stages.curate.semantic import across
 from stages.curate.semantic.across import LocalSearch
 from stages.curate.semantic.border import Visits, exact_visits, overhang
+from stages.curate.semantic.bounds import leading_directions
 from stages.curate.semantic.clustered import Clustered
+from stages.curate.semantic.sketches import Sketches, sketch_directions, sketches_of
 from stages.curate.vectors import Vectors
 
 # unit vectors whose cosines are exact: 1, 0.75, 0.5, ... so that ties and the strict threshold mean something
@@ -112,6 +116,43 @@ def test_series_that_drift_across_borders(monkeypatch, rule, patience, seed):
     rank = rng.permutation(400) if seed else np.arange(400)
     order, rows = clustered(vectors, cluster, rank, 0.97, visits, k)
     check(rows, cluster[order], 0.97, rule)
+
+
+@pytest.mark.parametrize("tau", [0.3, 0.9, 0.97, 1 - 1e-4])
+@pytest.mark.parametrize("rule", ["greedy", "semdedup", "components"])
+def test_sketches_change_nothing(rule, tau):
+    rng = np.random.default_rng(1)
+    vectors, cluster = drifting(rng, 500, 6)
+    wide = vectors @ np.linalg.qr(rng.standard_normal((90, 4)))[0].T + rng.standard_normal((500, 90)) * 0.005
+    wide[[3, 4]] = 0
+    visits = np.nonzero(rng.random((500, 6)) < 0.5)
+    visits = tuple(part[visits[1] != cluster[visits[0]]] for part in visits)
+    order, rows = clustered(wide.astype(np.float16), cluster, rng.permutation(500), tau, visits, 6)
+    directions = leading_directions(rows.vectors.unit(slice(None)))
+    bits = sketches_of(rows.vectors, slice(0, 500), directions)
+    sketched = replace(rows, sketches=Sketches(bits, directions, tau))
+    check(sketched, cluster[order], tau, rule)
+    for plain, short in zip(
+        LocalSearch(rows).duplicates(rule, True), LocalSearch(sketched).duplicates(rule, True), strict=True
+    ):
+        np.testing.assert_array_equal(plain, short)
+
+
+def test_sketches_pass_by_most_pairs_or_are_not_used():
+    rng = np.random.default_rng(2)
+    spread = 1 / (np.arange(200) + 1)
+    vectors = Vectors.of((rng.standard_normal((1500, 200)) * spread).astype(np.float16))
+    directions = sketch_directions(vectors, 0.95)
+    assert directions.shape == (200, 60)
+    everything = np.arange(1500)
+    sketches = Sketches(sketches_of(vectors, slice(0, 1500), directions), directions, 0.95)
+    passed = sum(len(a) for a, _ in sketches.candidates(everything, everything))
+    unit = vectors.unit(slice(None))
+    close = int((unit @ unit.T > 0.95).sum())
+    assert close <= passed < close + 0.01 * 1500**2
+    even = Vectors.of(rng.standard_normal((1500, 200)).astype(np.float16))
+    assert sketch_directions(even, 0.5).shape == (200, 0)
+    assert sketch_directions(vectors.take(slice(0, 3)), 0.95).shape[0] == 200
 
 
 @settings(max_examples=25)
