@@ -25,7 +25,7 @@ _LITTLE = 8 * _PAIRS
 """Pairs that are compared here before workers are up."""
 _ROWS = 1 << 18
 """Rows in one piece of what looks at rows one by one."""
-_OWN, _NEAR = ("cluster", "centroid_cosine"), ("near_clusters", "near_cosines")
+_OWN, _NEAR = ("cluster", "centroid_cosine"), {"near_clusters": -1, "near_cosines": np.nan}
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _margin_piece(inputs: GatherInput, piece: _Marginal) -> None:
         for shard in piece.shards:
             table = inputs.table("cluster", shard, [*_OWN, *_NEAR])
             own, near = (table.column(name).to_numpy() for name in _OWN)
-            further, beside = (_square(table.column(name)) for name in _NEAR)
+            further, beside = (_square(table.column(name), fill) for name, fill in _NEAR.items())
             rows, visited = margin_visits(own, near, further, beside, centroids, piece.margin)
             rows = place[first + rows]
             first += table.num_rows
@@ -200,10 +200,13 @@ def _margin_piece(inputs: GatherInput, piece: _Marginal) -> None:
     kept_array(inputs.kept / f"{visits_name(piece.number)}.npy", keys)
 
 
-def _square(lists: pa.ChunkedArray) -> np.ndarray:
-    """A column of lists, all of one length, as (rows, length)."""
+def _square(lists: pa.ChunkedArray, fill: float) -> np.ndarray:
+    """A column of lists as (rows, longest), shorter ones filled up: a tree of clusters shows some rows fewer."""
+    lengths = lists.combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
     flat = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(lists), len(flat) // max(1, len(lists)))
+    out = np.full((len(lists), lengths.max(initial=0)), fill, flat.dtype)
+    out[np.arange(out.shape[1]) < lengths[:, None]] = flat
+    return out
 
 
 @dataclass(frozen=True)

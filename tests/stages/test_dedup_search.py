@@ -140,6 +140,27 @@ def test_borders_find_what_clusters_hide(tmp_path, rows, sketched):
     assert metrics["none"]["residual_of"] == len(kept["none"])
 
 
+def test_some_rows_know_fewer_neighbours(tmp_path, rows):
+    inputs = gathered(tmp_path, rows)
+    want = outcome(run_gather(stage(border_margin=0.1), inputs))
+    margin = 0.1 * (1 - TAU**2) ** 0.5
+    for shard, table in inputs._stages["cluster"].items():
+        apart = np.array(table["centroid_cosine"])[:, None] - np.array(table["near_cosines"].to_pylist())
+        for name in ("near_clusters", "near_cosines"):
+            # what lies beyond the margin, whatever the centroids, makes no difference; nor does an empty list
+            lists = [
+                [value for value, gap in zip(values, gaps, strict=True) if gap <= 2 * margin]
+                for values, gaps in zip(table[name].to_pylist(), apart, strict=True)
+            ]
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, pa.array(lists, table[name].type))
+        inputs._stages["cluster"][shard] = table
+    assert len({len(lists) for lists in table["near_clusters"].to_pylist()}) > 1
+    moved = gathered(tmp_path, rows)
+    moved._stages = inputs._stages
+    assert outcome(run_gather(stage(border_margin=0.1), moved)) == want
+
+
 @pytest.mark.parametrize("rule", ["greedy", "semdedup", "components"])
 @pytest.mark.parametrize(("border", "centring"), [("margin", False), ("exact", False), ("exact", True)])
 def test_shards_pieces_and_workers_do_not_matter(tmp_path, rows, rule, border, centring, request):

@@ -30,9 +30,9 @@ class Visits:
     @classmethod
     def of(cls, rows: np.ndarray, clusters: np.ndarray, k: int) -> "Visits":
         """Visits of rows to clusters, integers of (m,), in any order, each once."""
-        order = np.lexsort((rows, clusters))
-        starts = np.concatenate([[0], np.cumsum(np.bincount(clusters, minlength=k))])
-        return cls(rows[order].astype(np.int64), starts.astype(np.int64))
+        n = int(rows.max(initial=0)) + 1
+        keys = np.sort(clusters.astype(np.int64) * n + rows)
+        return cls(keys % n, np.searchsorted(keys, np.arange(k + 1) * n))
 
     @classmethod
     def none(cls, k: int) -> "Visits":

@@ -1,0 +1,182 @@
+"""How the dedup stage's time for a row, and its workers' memory, grow with the number of rows."""
+
+import itertools
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.curation.bordering import TAU, Setting
+from benchmarks.curation.figure import Figure
+from benchmarks.curation.planted import topics
+from stages.base import A, GatherInput, R
+from stages.dedup import DedupSection, DedupStage, search
+
+ROWS_PER_CLUSTER = 1000
+SIZES, QUICK = (25_000, 50_000, 100_000, 200_000, 400_000), (5_000, 10_000)
+SHARD = 10_000
+PIECE = 1 << 24
+"""Pairs of a piece of work: a sixteenth of the stage's own, so that the smallest size has several."""
+GROWTH = 1.15
+ROUNDS = 3
+
+
+def measure(quick: bool) -> list[Figure]:
+    sizes = QUICK if quick else SIZES
+    grown = []
+    for rows in sizes:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            grown.append(alone.submit(_grown, rows).result())
+    seconds, memory = ([one[at] for one in grown] for at in (0, 1))
+    micro = [1e6 * taken / rows for taken, rows in zip(seconds, sizes, strict=True)]
+    what = f"{sizes[0]:,} to {sizes[-1]:,} rows, {ROWS_PER_CLUSTER} to a centroid"
+    target = None if quick else GROWTH
+    return [
+        Figure(
+            f"time of dedup for a row, greatest growth over a doubling, {what}",
+            max(later / earlier for earlier, later in itertools.pairwise(micro)),
+            target,
+            at_most=True,
+            unit="x",
+            note="with reading its tables and its border search; µs: " + ", ".join(f"{each:.1f}" for each in micro),
+        ),
+        Figure(
+            f"memory that a piece of work adds to a worker, last size over first, {what}",
+            memory[-1] / memory[0],
+            target,
+            at_most=True,
+            unit="x",
+            note="peak of private memory, MB: " + ", ".join(f"{each:.0f}" for each in memory),
+        ),
+    ]
+
+
+def _grown(rows: int) -> tuple[float, float]:
+    """CPU seconds of the stage and its worker, the median of some rounds, and MB that a piece adds at most."""
+    import torch
+
+    torch.set_num_threads(1)
+    search._PAIRS, search._LITTLE = PIECE, 0
+    setting = Setting.of(topics(rows, 0), max(1, rows // ROWS_PER_CLUSTER))
+    config = DedupSection(exact=False, hamming=None, epsilon=1 - TAU, recall_sample=0)
+    taken, added = [], []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _warm) as worker,
+    ):
+        tables = _tables(setting, Path(folder))
+        for _ in range(ROUNDS):
+            inputs = _Gather(Path(tempfile.mkdtemp(dir=folder)), tables, worker)
+            before = time.process_time()
+            for _ in DedupStage(config).process(inputs):
+                pass
+            taken.append(time.process_time() - before + sum(seconds for seconds, _ in inputs.pieces))
+            added.append(max(mb for _, mb in inputs.pieces))
+    return float(np.median(taken)), float(np.median(added))
+
+
+def _tables(setting: Setting, folder: Path) -> Path:
+    """The clustered, embedded and downloaded rows as files, in shards of rows at random."""
+    n = len(setting.rank)
+    order = np.random.default_rng(0).permutation(n)
+    np.save(folder / "centroids.npy", setting.centroids)
+    for number, start in enumerate(range(0, n, SHARD)):
+        part = order[start : start + SHARD]
+        uids = [f"{i:032x}" for i in part.tolist()]
+        flat = pa.array(setting.vectors.stored[part].reshape(-1))
+        tables: dict[str, dict[str, Any]] = {
+            "cluster": {
+                "cluster": setting.cluster[part],
+                "centroid_cosine": setting.cosines[part, 0],
+                "near_clusters": list(setting.near[part, 1:]),
+                "near_cosines": list(setting.cosines[part, 1:]),
+            },
+            "embed": {"embedding": pa.FixedSizeListArray.from_arrays(flat, setting.vectors.stored.shape[1])},
+            "download": {"url": uids},
+        }
+        for stage, columns in tables.items():
+            pq.write_table(pa.table({"uid": uids, **columns}), folder / f"{stage}-{number:05d}.parquet")
+    return folder
+
+
+class _Gather:
+    """A GatherInput over files, whose one worker is a process of its own."""
+
+    def __init__(self, scratch: Path, tables: Path, worker: ProcessPoolExecutor) -> None:
+        self.scratch, self.kept = scratch, scratch / "kept"
+        self.kept.mkdir()
+        self.pieces: list[tuple[float, float]] = []
+        self._tables, self._worker = tables, worker
+
+    def shards(self, stage: str) -> list[str]:
+        return sorted(path.stem.split("-")[1] for path in self._tables.glob(f"{stage}-*.parquet"))
+
+    def table(self, stage: str, shard: str, columns: list[str] | None = None) -> pa.Table:
+        return pq.read_table(self._tables / f"{stage}-{shard}.parquet", columns=columns)
+
+    def file(self, stage: str, shard: str, kind: str) -> Path:
+        return self._tables / f"{kind}.npy"
+
+    def spread(self, work: Callable[[GatherInput, A], R], items: Sequence[A]) -> Iterator[R]:
+        for item in items:
+            done = self._worker.submit(_piece, _Seen(self.scratch, self.kept, self._tables), work, item).result()
+            self.pieces.append((done.seconds, done.mb))
+            yield done.result
+
+
+class _Seen(_Gather):
+    """The same as a worker sees it."""
+
+    def __init__(self, scratch: Path, kept: Path, tables: Path) -> None:
+        self.scratch, self.kept, self._tables = scratch, kept, tables
+
+
+@dataclass(frozen=True)
+class _Done:
+    result: Any
+    seconds: float
+    mb: float
+
+
+def _piece(inputs: GatherInput, work: Callable[[GatherInput, Any], Any], item: Any) -> _Done:
+    stop = threading.Event()
+    least = peak = _private_mb()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.wait(0.002):
+            peak = max(peak, _private_mb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    before = time.thread_time()
+    try:
+        result = work(inputs, item)
+    finally:
+        seconds = time.thread_time() - before
+        stop.set()
+        watcher.join()
+    return _Done(result, seconds, peak - least)
+
+
+def _private_mb() -> float:
+    """Memory of this process that no file backs."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def _warm() -> None:
+    import torch
+
+    torch.set_num_threads(1)
