@@ -44,8 +44,9 @@ class DedupSection(StageSection):
     border: Border = Field(
         "margin",
         description="compare rows in further clusters too: none stays inside clusters, as SemDeDup does; margin "
-        "takes those of cluster.neighbours to whose border a row is nearer than border_margin; exact all in which a "
-        "copy can lie, so that none is missed, at the cost of two more rounds of assignment",
+        "takes those of cluster.neighbours to whose border a row is nearer than border_margin; exact takes all in "
+        "which a copy can lie, so that none is missed: an audit, which costs as much as comparing everything where "
+        "clusters are small",
     )
     border_margin: float = Field(
         0.16,
