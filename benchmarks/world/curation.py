@@ -9,7 +9,7 @@ from benchmarks.world.bench import Bench, Pictures, uid_of
 from benchmarks.world.shots import Shot
 from demo.metrics.clusters import majority, purity
 from demo.metrics.copies import copy_figures, earlier_neighbours, found_above, threshold_for
-from stages.curate.vectors import unit_rows
+from stages.curate.vectors import Vectors, vector_array
 
 MOST_HIT = 0.01
 """The share of distinct scenes that may go because of another one."""
@@ -76,7 +76,7 @@ def _removed(
 
 def _thresholds(vectors: pa.Table, rows: pa.Table) -> dict[str, float]:
     """Cosine and bits beyond which at most `MOST_HIT` of the scenes are hit, whatever their clusters."""
-    unit, bits = unit_rows(vectors["embedding"]), _bits(rows)
+    unit, bits = _unit(vectors), _bits(rows)
     apart = HASH_BITS - (bits[:, None, :] != bits[None, :, :]).sum(axis=2)
     return {
         "copies.semantic.cosine_at_1_percent": threshold_for(earlier_neighbours(unit @ unit.T), MOST_HIT),
@@ -84,11 +84,15 @@ def _thresholds(vectors: pa.Table, rows: pa.Table) -> dict[str, float]:
     }
 
 
+def _unit(vectors: pa.Table) -> np.ndarray:
+    return Vectors.of(vector_array(vectors["embedding"])).unit(slice(None))
+
+
 def _separated(
     figures: dict[str, float], rows: pa.Table, vectors: pa.Table, copies: pa.Table, copied: pa.Table
 ) -> dict[str, float]:
     count = copies.num_rows
-    cosine = (unit_rows(vectors["embedding"])[:count] * unit_rows(copied["embedding"])).sum(axis=1)
+    cosine = (_unit(vectors)[:count] * _unit(copied)).sum(axis=1)
     equal = (_bits(rows)[:count] == _bits(copies)).sum(axis=1)
     alike = HASH_BITS - figures["copies.phash.bits_at_1_percent"]
     return {

@@ -14,6 +14,12 @@ def uid_array(table: pa.Table) -> np.ndarray:
     return np.array(table.column("uid").to_pylist(), "S32")
 
 
+def vector_array(vectors: pa.ChunkedArray) -> np.ndarray:
+    """An `embedding` column as it is stored: (rows, width)."""
+    flat: np.ndarray = vectors.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, vectors.type.list_size)
+
+
 @dataclass(frozen=True)
 class Vectors:
     """Rows as they are stored, and what makes unit vectors of them.
@@ -75,21 +81,4 @@ def _single(stored: np.ndarray) -> np.ndarray:
 
     # many times as fast as numpy's; torch wants memory that may be written to, which that of a mapped file may not be
     rows: np.ndarray = torch.from_numpy(stored if stored.flags.writeable else stored.copy()).float().numpy()
-    return rows
-
-
-def unit_rows(embeddings: pa.ChunkedArray) -> np.ndarray:
-    """An `embedding` column as float32 rows of unit length, (rows, width).
-
-    fp16 storage moves a vector's length by up to 1e-3; undone here, so that equal rows have a cosine of 1.
-    """
-    width = embeddings.type.list_size
-    flat = embeddings.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return normalised(flat.reshape(-1, width))
-
-
-def normalised(rows: np.ndarray) -> np.ndarray:
-    """float32 rows of unit length."""
-    rows = rows.astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows

@@ -16,10 +16,10 @@ LISTED = 1 << 18
 """Pairs listed at once."""
 
 _SAMPLE = 512
-_SKETCHED_FROM = 3 << 20
+_SHORT_FROM = 3 << 20
 """Pairs below which finding directions costs more than shorter operands save."""
-_FALSE_SHARE = 0.006
-"""Above it, looking at pairs that the short operands let pass costs more than whole rows do."""
+_FALSE_SHARE = {True: 0.001, False: 0.004}
+"""By whether products are fast: above it, looking at pairs that short operands let pass costs more than they save."""
 
 
 @dataclass(frozen=True)
@@ -226,10 +226,10 @@ def bounds_for(
     """
     fast = fast_bfloat16(device)
     whole = Bounds(tau, fast, device)
-    if a.stored.shape[1] < 3 * DIRECTIONS or pairs < _SKETCHED_FROM:
+    if a.stored.shape[1] < 3 * DIRECTIONS or pairs < _SHORT_FROM:
         return whole
     sides = ((a, rows), (b, base)) if a is not b else ((a, rows),)
     size = _SAMPLE // len(sides)
     unit = np.concatenate([side.unit(some[:: -(-len(some) // size)]) for side, some in sides])
     short = Bounds(tau, fast, device, leading_directions(unit))
-    return short if false_share(short, unit, tau) < _FALSE_SHARE else whole
+    return short if false_share(short, unit, tau) < _FALSE_SHARE[fast] else whole

@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from stages.curate.semantic import blocks
 from stages.curate.semantic.bounds import Bounds, leading_directions
 from stages.curate.semantic.rules import duplicates_within
-from stages.curate.semantic.similarity import close_pairs
+from stages.curate.semantic.similarity import close_pairs, pairs_of
 from stages.curate.semantic.tiles import Prepared, Screen, Tiling
 from stages.curate.vectors import Vectors
 
@@ -107,14 +107,18 @@ def test_rows_that_are_much_alike(rule, tau):
 
 
 @settings(max_examples=40)
-@given(clusters(), TAU, st.data())
-def test_close_pairs_are_those_of_the_matrix(vectors, tau, data):
+@given(clusters(), TAU, st.data(), st.sampled_from([None, (16, 8), (128, 64)]), st.booleans())
+def test_close_pairs_are_those_of_the_matrix(vectors, tau, data, sides, fast):
     cut = data.draw(st.integers(0, len(vectors)))
     a, b = vectors.take(slice(0, cut)), vectors.take(slice(cut, None))
+    rows, base = np.flatnonzero(a.scale), np.flatnonzero(b.scale)
+    if sides is None:
+        parts = close_pairs(a, b, tau)
+    else:
+        assume(tau < 1 and len(rows) and len(base))
+        parts = pairs_of(a, rows, b, base, tau, Bounds(tau, fast), Tiling(*sides, 4, 5000))
     want = cosines(vectors)[:cut, cut:]
-    found = {
-        (i, j): c for part in close_pairs(a, b, tau) for i, j, c in zip(*map(np.ndarray.tolist, part), strict=True)
-    }
+    found = {(i, j): c for part in parts for i, j, c in zip(*map(np.ndarray.tolist, part), strict=True)}
     assert found == {(i, j): np.float32(want[i, j]) for i, j in np.argwhere(want > tau).tolist()}
 
 
