@@ -98,12 +98,17 @@ def test_every_path_gives_the_same(rule, fast, sketched, vectors, tau, sides, ke
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("tau", [0.3, 0.6, 0.9])
-def test_rows_that_are_much_alike(rule, tau):
+def test_rows_that_are_much_alike(rule, tau, monkeypatch):
     """More rows than one product takes, most of them close to many others."""
     rng = np.random.default_rng(5)
     vectors = Vectors.of((rng.standard_normal((900, 12)) + 1.5).astype(np.float16))
-    by, _ = duplicates_within(vectors, tau, rule)
-    np.testing.assert_array_equal(by, oracle(cosines(vectors), tau, rule))
+    want = oracle(cosines(vectors), tau, rule)
+    np.testing.assert_array_equal(duplicates_within(vectors, tau, rule)[0], want)
+    monkeypatch.setattr(blocks, "_FIRST", 1024)
+    monkeypatch.setattr(blocks, "_LEAF", 64)
+    bounds, tiling = Bounds(tau, True), Tiling(1024, 1024, 128, 1 << 20)
+    prepared = Prepared(vectors, np.arange(900), bounds, tiling)
+    np.testing.assert_array_equal(BLOCKS[rule](Screen(prepared, prepared, tau, bounds, tiling)), want)
 
 
 @settings(max_examples=40)
