@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,13 +85,13 @@ class Setting:
     def search(self, border: Border, rule: Rule = "greedy") -> tuple[np.ndarray, Visits]:
         """Which row each goes because of, -1 where it stays, and who visited."""
         visits = self.visits(border)
-        sketches = None
+        rows = Clustered(self.vectors, self.rank, self.starts, visits, TAU)
         if border != "none":
-            directions = sketch_directions(self.vectors, TAU)
+            some = np.linspace(0, len(self.centroids) - 1, 64).astype(int).tolist()
+            directions = sketch_directions(self.vectors, rows.meetings(some), TAU)
             if directions.shape[1]:
                 bits = sketches_of(self.vectors, slice(0, len(self.vectors)), directions)
-                sketches = Sketches(bits, directions, TAU)
-        rows = Clustered(self.vectors, self.rank, self.starts, visits, TAU, sketches)
+                rows = replace(rows, sketches=Sketches(bits, directions, TAU))
         return LocalSearch(rows).duplicates(rule, borders=border != "none")[0], visits
 
 

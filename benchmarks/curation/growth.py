@@ -25,7 +25,8 @@ ROWS_PER_CLUSTER = 1000
 SIZES, QUICK = (25_000, 50_000, 100_000, 200_000, 400_000), (5_000, 10_000)
 SHARD = 10_000
 PIECE = 1 << 24
-"""Pairs of a piece of work: a sixteenth of the stage's own, so that the smallest size has several."""
+"""Pairs of a piece of work, and ROWS rows: a sixteenth of the stage's own, so that the smallest size has several."""
+ROWS = 1 << 14
 GROWTH = 1.15
 ROUNDS = 3
 
@@ -50,25 +51,25 @@ def measure(quick: bool) -> list[Figure]:
             note="with reading its tables and its border search; µs: " + ", ".join(f"{each:.1f}" for each in micro),
         ),
         Figure(
-            f"memory that a piece of work adds to a worker, last size over first, {what}",
+            f"memory of a worker of dedup, last size over first, {what}",
             memory[-1] / memory[0],
             target,
             at_most=True,
             unit="x",
-            note="peak of private memory, MB: " + ", ".join(f"{each:.0f}" for each in memory),
+            note="peak of private memory, with torch, MB: " + ", ".join(f"{each:.0f}" for each in memory),
         ),
     ]
 
 
 def _grown(rows: int) -> tuple[float, float]:
-    """CPU seconds of the stage and its worker, the median of some rounds, and MB that a piece adds at most."""
+    """CPU seconds of the stage and its worker, the median of some rounds, and MB that the worker takes at most."""
     import torch
 
     torch.set_num_threads(1)
-    search._PAIRS, search._LITTLE = PIECE, 0
+    search._PAIRS, search._ROWS, search._LITTLE = PIECE, ROWS, 0
     setting = Setting.of(topics(rows, 0), max(1, rows // ROWS_PER_CLUSTER))
     config = DedupSection(exact=False, hamming=None, epsilon=1 - TAU, recall_sample=0)
-    taken, added = [], []
+    taken, memory = [], []
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _warm) as worker,
@@ -79,9 +80,9 @@ def _grown(rows: int) -> tuple[float, float]:
             before = time.process_time()
             for _ in DedupStage(config).process(inputs):
                 pass
-            taken.append(time.process_time() - before + sum(seconds for seconds, _ in inputs.pieces))
-            added.append(max(mb for _, mb in inputs.pieces))
-    return float(np.median(taken)), float(np.median(added))
+            taken.append(time.process_time() - before + sum(piece.seconds for piece in inputs.pieces))
+            memory += [piece.mb for piece in inputs.pieces]
+    return float(np.median(taken)), max(memory)
 
 
 def _tables(setting: Setting, folder: Path) -> Path:
@@ -114,7 +115,7 @@ class _Gather:
     def __init__(self, scratch: Path, tables: Path, worker: ProcessPoolExecutor) -> None:
         self.scratch, self.kept = scratch, scratch / "kept"
         self.kept.mkdir()
-        self.pieces: list[tuple[float, float]] = []
+        self.pieces: list[_Done] = []
         self._tables, self._worker = tables, worker
 
     def shards(self, stage: str) -> list[str]:
@@ -129,7 +130,7 @@ class _Gather:
     def spread(self, work: Callable[[GatherInput, A], R], items: Sequence[A]) -> Iterator[R]:
         for item in items:
             done = self._worker.submit(_piece, _Seen(self.scratch, self.kept, self._tables), work, item).result()
-            self.pieces.append((done.seconds, done.mb))
+            self.pieces.append(done)
             yield done.result
 
 
@@ -149,7 +150,7 @@ class _Done:
 
 def _piece(inputs: GatherInput, work: Callable[[GatherInput, Any], Any], item: Any) -> _Done:
     stop = threading.Event()
-    least = peak = _private_mb()
+    peak = _private_mb()
 
     def watch() -> None:
         nonlocal peak
@@ -165,7 +166,7 @@ def _piece(inputs: GatherInput, work: Callable[[GatherInput, Any], Any], item: A
         seconds = time.thread_time() - before
         stop.set()
         watcher.join()
-    return _Done(result, seconds, peak - least)
+    return _Done(result, seconds, peak)
 
 
 def _private_mb() -> float:

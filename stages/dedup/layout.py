@@ -42,7 +42,9 @@ class Layout:
         stored = np.memmap(kept / "vectors.f16", np.float16, "r").reshape(-1, self.width)
         return Vectors(stored, _load(kept, "scale"), _load(kept, "mean") if self.centred else None)
 
-    def clustered(self, kept: Path, clusters: range, tau: float, memory_mb: float, device: str) -> Clustered:
+    def clustered(
+        self, kept: Path, clusters: range, tau: float, memory_mb: float = 100, device: str = "cpu"
+    ) -> Clustered:
         """All rows, with the visits to some clusters."""
         keys = self.visited(kept, clusters)
         return Clustered(

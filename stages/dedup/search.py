@@ -25,6 +25,8 @@ _LITTLE = 8 * _PAIRS
 """Pairs that are compared here before workers are up."""
 _ROWS = 1 << 18
 """Rows in one piece of what looks at rows one by one."""
+_MEETINGS = 64
+"""Clusters whose visitors show whether sketches serve."""
 _OWN, _NEAR = ("cluster", "centroid_cosine"), {"near_clusters": -1, "near_cosines": np.nan}
 
 
@@ -246,7 +248,14 @@ def _exact_piece(inputs: GatherInput, piece: _Exact) -> None:
 def _with_sketches(inputs: GatherInput, layout: Layout, tau: float) -> Layout:
     """Short forms of all rows in one file, where they serve."""
     kept = inputs.kept
-    directions = kept_array(kept / "directions.npy", lambda: sketch_directions(layout.vectors(kept), tau))
+
+    def choose() -> np.ndarray:
+        some = np.unique(np.linspace(0, layout.clusters - 1, _MEETINGS).astype(int)).tolist()
+        rows = [layout.clustered(kept, range(cluster, cluster + 1), tau) for cluster in some]
+        met = [meeting for each, cluster in zip(rows, some, strict=True) for meeting in each.meetings([cluster])]
+        return sketch_directions(layout.vectors(kept), met, tau)
+
+    directions = kept_array(kept / "directions.npy", choose)
     if directions.shape[1] == 0:
         return layout
     pieces = [_Rows(layout, start, min(start + _ROWS, layout.rows)) for start in range(0, layout.rows, _ROWS)]

@@ -1,6 +1,6 @@
 """Comparing chosen rows inside clusters and across the borders that they visit; one cluster in memory at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +9,7 @@ import numpy as np
 from stages.curate.semantic.border import Visits
 from stages.curate.semantic.rules import Rule, duplicates_within
 from stages.curate.semantic.similarity import close_pairs, exact_cosines
-from stages.curate.semantic.sketches import Sketches
+from stages.curate.semantic.sketches import Meeting, Sketches
 from stages.curate.vectors import Vectors
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -86,6 +86,11 @@ class Clustered:
             case _:
                 return self._first(pairs, behind=step.kind == "fate")
 
+    def meetings(self, clusters: Sequence[int]) -> list[Meeting]:
+        """The visitors of some clusters, and those who live there, where there are any."""
+        met = [(self.visits.to(cluster), np.arange(*self.starts[cluster : cluster + 2])) for cluster in clusters]
+        return [(visitors, residents) for visitors, residents in met if len(visitors) and len(residents)]
+
     def _concerned(self, step: Step, clusters: range, asks: np.ndarray) -> list[int]:
         """Clusters in which rows that ask lie, or which they visit."""
         ends = np.arange(clusters.start, clusters.stop + 1)
@@ -100,9 +105,7 @@ class Clustered:
         by, cosine = duplicates_within(self.vectors.take(_slice(rows)), self.tau, rule, self.memory_mb, self.device)
         return rows, np.where(by < 0, -1, rows[by]), cosine
 
-    def _meeting(
-        self, cluster: int, step: Step, asks: np.ndarray, answers: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _meeting(self, cluster: int, step: Step, asks: np.ndarray, answers: np.ndarray) -> Iterator[Meeting]:
         """Rows that ask, and those that each of them meets."""
         visitors = self.visits.to(cluster)
         residents = self._residents(cluster, asks)
@@ -114,7 +117,7 @@ class Clustered:
         if len(residents) and not step.mutual:
             yield residents, visitors[answers[visitors]]
 
-    def _close(self, meeting: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Found]:
+    def _close(self, meeting: Iterator[Meeting]) -> Iterator[Found]:
         """All close pairs, many at a time."""
         held: list[Found] = []
         for pairs in self._verified(meeting) if self.sketches else self._compared(meeting):
@@ -124,21 +127,22 @@ class Clustered:
                 held = []
         yield joined_up(held)
 
-    def _verified(self, meeting: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Found]:
+    def _verified(self, meeting: Iterator[Meeting]) -> Iterator[Found]:
         """By sketches; the exact cosine decides what they let pass."""
         assert self.sketches is not None
-        held: list[tuple[np.ndarray, np.ndarray]] = []
+        held: list[Meeting] = []
         size = 0
         for asking, answering in meeting:
-            for pair in self.sketches.candidates(asking, answering):
-                held.append(pair)
-                size += len(pair[0])
+            for pairs, crowd in self.sketches.candidates(asking, answering):
+                yield from self._compared(iter([crowd]))
+                held.append(pairs)
+                size += len(pairs[0])
                 if size >= _PAIRS:
                     yield from self._decided(held)
                     held, size = [], 0
         yield from self._decided(held)
 
-    def _decided(self, held: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Found]:
+    def _decided(self, held: list[Meeting]) -> Iterator[Found]:
         if held:
             a, b = (np.concatenate(side) for side in zip(*held, strict=True))
             a, b = a[a != b], b[a != b]
@@ -146,7 +150,7 @@ class Clustered:
             close = cosine > self.tau
             yield a[close], b[close], cosine[close].astype(np.float32)
 
-    def _compared(self, meeting: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Found]:
+    def _compared(self, meeting: Iterator[Meeting]) -> Iterator[Found]:
         """By whole rows."""
         for asking, answering in meeting:
             for some in self._pieces(asking):

@@ -1,36 +1,46 @@
 """Short forms of all rows, made once, that pass by most pairs whenever two rows of different clusters meet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from stages.curate.semantic.bounds import DIRECTIONS, Bounds, false_share, leading_directions
+from stages.curate.semantic.bounds import DIRECTIONS, Bounds, leading_directions
 from stages.curate.vectors import Vectors
 
 _SAMPLE = 4096
-_NEIGHBOURS, _PLACES = 256, 16
+_SIDE = 256
+"""Of the sampled meetings."""
 _FALSE_SHARE = 0.006
-"""Of neighbours that sketches may let pass; above it, whole rows are quicker."""
+"""Of pairs that sketches may let pass though they are not close; above it, whole rows are quicker."""
+_FEW = 256
+"""Pairs that are worth no second thought."""
 _ROWS, _BASE = 1024, 4096
 """Sides of a product."""
 
+Meeting = tuple[np.ndarray, np.ndarray]
+"""Rows, and those that each of them is held against."""
 
-def sketch_directions(vectors: Vectors, tau: float) -> np.ndarray:
-    """Orthonormal directions by which most pairs of rows that stand beside one another are passed by: float64 of
-    (d, 60), or of (d, 0) where there are none that serve.
+
+def sketch_directions(vectors: Vectors, meetings: Sequence[Meeting], tau: float) -> np.ndarray:
+    """Orthonormal directions by which most pairs of rows that meet are passed by: float64 of (d, 60), or of (d, 0)
+    where there are none that serve.
 
     Args:
         vectors: n rows, like ones together.
+        meetings: some of those that are to come.
     """
     n, d = vectors.stored.shape
     none = np.empty((d, 0))
     if d <= DIRECTIONS:
         return none
     found = leading_directions(vectors.unit(np.unique(np.linspace(0, n - 1, _SAMPLE).astype(np.int64))))
-    bounds = Bounds(tau, True, directions=found)
-    starts = np.linspace(0, max(0, n - _NEIGHBOURS), _PLACES).astype(np.int64)
-    share = [false_share(bounds, vectors.unit(slice(start, start + _NEIGHBOURS)), tau) for start in starts]
-    return found if np.mean(share) <= _FALSE_SHARE else none
+    bounds = Bounds(tau, False, directions=found)
+    shares = []
+    for meeting in meetings:
+        one, other = (vectors.unit(np.sort(rows[:_SIDE])) for rows in meeting)
+        passed = bounds.left(one).numpy() @ bounds.right(bounds.left(other)).numpy().T > 0
+        shares.append((passed & (one @ other.T <= tau)).mean())
+    return found if np.median(shares or [1]) <= _FALSE_SHARE else none
 
 
 def sketches_of(vectors: Vectors, rows: slice, directions: np.ndarray) -> np.ndarray:
@@ -60,19 +70,28 @@ class Sketches:
         self._bits = bits
         self._bounds = Bounds(tau, False, directions=directions)
 
-    def candidates(self, asking: np.ndarray, answering: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All close pairs of some rows with others, by row number, and a few that are not. Memory: 40 MB."""
+    def candidates(self, asking: np.ndarray, answering: np.ndarray) -> Iterator[tuple[Meeting, Meeting]]:
+        """All close pairs of some rows with others, and a few that are not, part by part. Memory: 40 MB.
+
+        Yields:
+            Pairs, by row number, and no meeting; or, where most of what passes would not be close, no pairs and the
+            part of the meeting that whole rows had better decide.
+        """
         import torch
 
+        none = np.empty(0, np.int64), np.empty(0, np.int64)
         for base in range(0, len(answering), _BASE):
             others = answering[base : base + _BASE]
             right = self._bounds.right(torch.from_numpy(self._left(others))).numpy().T
             for start in range(0, len(asking), _ROWS):
                 some = asking[start : start + _ROWS]
-                hits = np.flatnonzero(self._left(some) @ right > 0)
-                if len(hits):
-                    a, b = np.divmod(hits, len(others))
-                    yield some[a], others[b]
+                passed = self._left(some) @ right > 0
+                count = np.count_nonzero(passed)
+                if count > max(_FEW, _FALSE_SHARE * passed.size):
+                    yield none, (some, others)
+                elif count:
+                    a, b = np.divmod(np.flatnonzero(passed), len(others))
+                    yield (some[a], others[b]), none
 
     def _left(self, rows: np.ndarray) -> np.ndarray:
         """Operands, float32 of (m, 64): the upper halves of its bits are those of bfloat16."""
