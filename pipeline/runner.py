@@ -1,9 +1,10 @@
 """The runner: plans, checks, hands shards to Ray, and says what failed. Scheduling is Ray's; commits are ours."""
 
+import contextlib
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -101,23 +102,25 @@ def _run_segment(
     session = uuid.uuid4().hex
     result.did += [stage.name for stage in busy]
     observer.segment_started([stage.name for stage in busy], plans)
+    states = (
+        _gather(location, busy[0], session)
+        if isinstance(busy[0], GatherStage)
+        else _stream(location, config, busy, plans, session)
+    )
     try:
-        states = (
-            _gather(location, busy[0], session)
-            if isinstance(busy[0], GatherStage)
-            else _stream(location, config, busy, plans, session)
-        )
-        for state in states:
-            if lease.lost.is_set():
-                raise RequestError("Another runner has taken this run directory over; this one stops.")
-            if state == "setup":
-                break
+        # Left open, it would end only after Ray has, and print a traceback under the error.
+        with contextlib.closing(states):
+            for state in states:
+                if lease.lost.is_set():
+                    raise RequestError("Another runner has taken this run directory over; this one stops.")
+                if state == "setup":
+                    break
     finally:
         observer.segment_ended()
     result.failures += _given_up(storage, store, stages, busy)
 
 
-def _gather(location: str, stage: Stage, session: str) -> Iterator[str]:
+def _gather(location: str, stage: Stage, session: str) -> Generator[str]:
     import ray
 
     asked = stage.config.resources
@@ -132,7 +135,7 @@ def _gather(location: str, stage: Stage, session: str) -> Iterator[str]:
 
 def _stream(
     location: str, config: Config, stages: list[Stage], plans: dict[str, StagePlan], session: str
-) -> Iterator[str]:
+) -> Generator[str]:
     """Shard references through one actor pool a stage; yields each reference's last state."""
     import ray.data
 
