@@ -18,6 +18,12 @@ from stages.decode_ahead import Batch, decoded_batches
 from stages.embeddings.precomputed import Precomputed, PrecomputedSection, precomputed_files, precomputed_identity
 from stages.image_tower import Encoding, ImageTower, check_tower, tower_identity
 
+_NO_VECTOR = {
+    False: "its key is not in embed.precomputed",
+    True: "its vector in embed.precomputed is zero, NaN, infinite or of another width",
+}
+"""By whether the key is there."""
+
 
 class EmbedSection(StageSection, ModelRef):
     """The image tower, and vectors that need none."""
@@ -106,7 +112,7 @@ class EmbedStage(MapStage):
         self._width = widths[0]
         if widths[-1] != self._width:
             raise SetupError(
-                f"embed: the vectors of embed.precomputed have {widths[-1]} numbers, those of {config.model} "
+                f"The vectors of embed.precomputed have {widths[-1]} numbers, those of {config.model} "
                 f"{self._width}. Set embed.model to the model that made them, or embed.precomputed.missing to drop, "
                 "which computes none."
             )
@@ -122,9 +128,9 @@ class EmbedStage(MapStage):
         table = shard.tables["download"]
         uids, urls = (table.column(name).to_pylist() for name in ("uid", "url"))
         vectors = np.zeros((len(uids), self._width), np.float16)
-        there = np.zeros(len(uids), bool)
+        there = listed = np.zeros(len(uids), bool)
         if self._precomputed:
-            found, there = self._precomputed.vectors(uids, urls)
+            found, there, listed = self._precomputed.vectors(uids, urls)
             vectors[there] = found[there]
         metrics = {"precomputed": float(there.sum())}
         left = np.flatnonzero(~there)
@@ -135,8 +141,7 @@ class EmbedStage(MapStage):
             computed = float(len(left) - len(failed))
             metrics |= {"computed": computed, "flops": computed * self._tower.flops, "model_seconds": seconds}
         else:
-            why = Reason.NO_EMBEDDING, "no vector in embed.precomputed"
-            failed = dict.fromkeys(left.tolist(), why)
+            failed = {row: (Reason.NO_EMBEDDING, _NO_VECTOR[bool(listed[row])]) for row in left.tolist()}
         drops = [Drop(uids[row], urls[row], *why) for row, why in failed.items()]
         return ShardOutput(_table(table.column("uid").filter(pa.array(there)), vectors[there]), drops, metrics=metrics)
 
@@ -147,7 +152,7 @@ class EmbedStage(MapStage):
             return ImageTower(config, config.pretrained, config.precision, device, config.batch_size)
         except Exception as e:
             raise SetupError(
-                f"embed: the model {config.model} cannot be loaded on {device}: {e}. Check embed.model, "
+                f"The model {config.model} cannot be loaded on {device}: {e}. Check embed.model, "
                 "embed.pretrained and embed.revision, and that the weights can be had from here."
             ) from e
 

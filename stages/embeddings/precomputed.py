@@ -3,6 +3,7 @@
 import hashlib
 import re
 import tempfile
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -110,7 +111,7 @@ class Precomputed:
         folder = Path(self._folder.name if self._folder else str(section.index))
         folder.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(f"{identity} {section.key} {sorted(section.columns.items())}".encode()).hexdigest()
-        keys = chain.from_iterable(file.keys() for file in self._files)
+        keys: Iterable[list[str | None]] = chain.from_iterable(file.keys() for file in self._files)
         if section.key == "uid":
             keys = ([key and key.lower() for key in batch] for batch in keys)
         path = kept_file(folder / f"{name}.npy", lambda path: write_index(path, keys, int(self._starts[-1])))
@@ -120,8 +121,8 @@ class Precomputed:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def vectors(self, uids: list[str], urls: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """float16 unit vectors of (rows, width), and bool of (rows,): which of them are there."""
+    def vectors(self, uids: list[str], urls: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """float16 unit vectors of (rows, width), and two bools of (rows,): which of them are there, whose keys are."""
         places = find(self._index, key_hashes(uids if self._key == "uid" else urls))
         found = np.full((len(places), self.width), np.nan, np.float32)
         order = np.argsort(places, kind="stable")
@@ -130,7 +131,7 @@ class Precomputed:
             if low < high:
                 mine = order[low:high]
                 found[mine] = file.read(places[mine] - start)
-        return _unit(found)
+        return *_unit(found), places >= 0
 
 
 def _unit(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

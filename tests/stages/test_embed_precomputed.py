@@ -111,6 +111,14 @@ def test_rows_without_a_direction_are_missing_and_stop(tmp_path):
     assert [(d.uid, d.url, d.reason) for d in out.drops] == [
         (u, v, Reason.NO_EMBEDDING) for u, v in zip(UIDS[1:], URLS[1:], strict=True)
     ]
+    assert {d.detail for d in out.drops} == {
+        "its vector in embed.precomputed is zero, NaN, infinite or of another width"
+    }
+
+
+def test_a_key_that_is_not_there_is_told_from_a_vector_that_is_no_use(tmp_path):
+    out = output(stage(files=[parquet(tmp_path / "a.parquet", VECTORS[:5], uid=UIDS[:5])], missing="drop"), tmp_path)
+    assert [(d.uid, d.detail) for d in out.drops] == [(UIDS[5], "its key is not in embed.precomputed")]
 
 
 def test_the_first_of_two_rows_with_one_key_counts(tmp_path):
