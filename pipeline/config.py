@@ -214,7 +214,8 @@ def _explain(error: ValidationError, source: str) -> str:
             parts.append(f"`{key}` is required")
         else:
             given = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
-            parts.append(f"`{key}`: {item['msg'][0].lower()}{item['msg'][1:]}{given}")
+            said = item["msg"].removeprefix("Value error, ")
+            parts.append(f"`{key}`: {said[0].lower()}{said[1:]}{given}")
     return f"The configuration {source} is not valid: {'; '.join(parts)}."
 
 

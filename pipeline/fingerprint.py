@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,9 @@ from stages.base import Stage
 Components = dict[str, Any]
 
 ABSENT = object()
+
+_DIGEST = re.compile(r"\b([0-9a-f]{12})(?:[0-9a-f]{28}|[0-9a-f]{52})\b")
+"""A git commit or a sha256; people tell them apart by the first twelve digits."""
 
 
 def canonical(value: Any) -> str:
@@ -70,5 +74,5 @@ def _differences(name: str, old: Any, new: Any) -> list[Change]:
 
 
 def _short(value: Any, limit: int = 60) -> str:
-    text = "absent" if value is ABSENT else canonical(value)
+    text = "absent" if value is ABSENT else _DIGEST.sub(r"\1", canonical(value))
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,5 +1,6 @@
 """URLs to a tar of original images and a row for each: fetched, checked, never changed."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,14 @@ class DownloadSection(StageSection):
         if unknown:
             raise ValueError(f"unknown: {', '.join(unknown)}; known are {', '.join(EXTENSIONS)}")
         return formats
+
+    @field_validator("allow_hosts")
+    @classmethod
+    def _hosts(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not re.fullmatch(r"[^\s/@\[\]]+", host):
+                raise ValueError(f"{host!r} is not `host` or `host:port`; a URL or a bracket never matches")
+        return hosts
 
     @field_validator("opt_out_headers")
     @classmethod

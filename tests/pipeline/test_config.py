@@ -31,6 +31,8 @@ def test_the_papers_figures_are_in_its_preset() -> None:
         ("dedup.epsilon=7", "less than"),
         ("perceive.ocr.resources.gpu=1", "did you mean `gpus`"),
         ("select.per_cluster=many", "got 'many'"),
+        ("download.allow_hosts=[http://images.test]", "'http://images.test' is not `host` or `host:port`"),
+        ("cluster.levels=[8]", "`cluster`: levels ([8]) must rise"),
         ("no-equals-sign", "key.path=value"),
     ],
 )

@@ -43,6 +43,14 @@ def test_fields_are_named_as_a_user_sets_them() -> None:
     assert str(found[2]) == "caption.max_tokens: 64 -> 96"
 
 
+def test_digests_are_told_apart_in_one_short_line() -> None:
+    old, new = ({"models": {"precomputed": f"files:{digit * 64}, folder:{'c' * 64}"}} for digit in "ab")
+    (change,) = changes("embed", old, new)
+    assert str(change) == (
+        'embed.precomputed: "files:aaaaaaaaaaaa, folder:cccccccccccc" -> "files:bbbbbbbbbbbb, folder:cccccccccccc"'
+    )
+
+
 def test_a_place_does_not_decide_but_what_lies_there(tmp_path: Path) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
