@@ -197,7 +197,7 @@ def repair(run_dir: RunDir, as_json: AsJson = False) -> None:
 
 @app.command()
 def gc(run_dir: RunDir, as_json: AsJson = False) -> None:
-    """Delete the objects that no commit names (attempts that died, results that were replaced)."""
+    """Delete what no commit names (of attempts that died, and results that were replaced)."""
     from pipeline.config import load_run
     from pipeline.graph import build_stages
     from pipeline.lease import Lease
@@ -210,7 +210,7 @@ def gc(run_dir: RunDir, as_json: AsJson = False) -> None:
     if as_json:
         _print_json({"objects": count, "bytes": size})
     else:
-        out.print(f"{count} objects deleted, {size / 1e6:,.1f} MB.")
+        out.print(f"{count} files deleted, {size / 1e6:,.1f} MB.")
 
 
 @app.command()

@@ -74,6 +74,10 @@ class Storage(ABC):
         """An empty local folder for one attempt; the caller removes it."""
 
     @abstractmethod
+    def drop_scratch(self) -> tuple[int, int]:
+        """Remove what attempts that died left in such folders. Returns (files, bytes). Only while no runner runs."""
+
+    @abstractmethod
     def kept(self, stage: str, name: str) -> Path:
         """A folder of a stage's own that outlives attempts, with what lies in it."""
 
@@ -164,6 +168,12 @@ class LocalStorage(Storage):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
+
+    def drop_scratch(self) -> tuple[int, int]:
+        folder = self.root / ".scratch"
+        sizes = [path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()]
+        shutil.rmtree(folder, ignore_errors=True)
+        return len(sizes), sum(sizes)
 
     def local(self, key: str) -> Path:
         path = self.path(key)

@@ -43,9 +43,12 @@ def withdraw_broken(storage: Storage, problems: list[Problem]) -> list[Problem]:
 
 
 def collect_garbage(storage: Storage, stages: list[Stage]) -> tuple[int, int]:
-    """Delete data and ledger objects that no commit names. Returns (objects, bytes). Only while no runner runs."""
+    """Delete data and ledger objects that no commit names, and scratch files of attempts that died.
+
+    Returns (how many, bytes). Only while no runner runs.
+    """
     store = Store(storage)
-    count = size = 0
+    count, size = storage.drop_scratch()
     for stage in stages:
         named = {
             item.key

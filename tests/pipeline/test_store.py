@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.store import check_output
+from pipeline.verify import collect_garbage
 from schemas.errors import ContractError
 from schemas.ledger import Drop, Reason
 from stages.base import ShardOutput
@@ -68,3 +69,11 @@ def test_equal_content_has_equal_digest_whichever_attempt_wrote_it(tmp_path: Pat
         work_on(store, Squares(SquareSection())).run("00001")
         digests.append(store.content("download", "00001"))
     assert digests[0] == digests[1]
+
+
+def test_garbage_is_also_what_an_attempt_that_died_left_in_its_scratch(tmp_path: Path) -> None:
+    storage = store_at(tmp_path).storage
+    (storage.scratch("download.00000.abc") / ".half").write_bytes(b"12345")
+    assert collect_garbage(storage, []) == (1, 5)
+    assert not (tmp_path / ".scratch").exists()
+    assert storage.scratch("download.00000.def").is_dir()
