@@ -1,5 +1,6 @@
 """What a vision expert is: upright RGB images in, prior rows out. It knows nothing of shards, stages or Ray."""
 
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from schemas.identity import model_identity
 from schemas.section import ModelRef, StageSection, runtime
 
 Prior = dict[str, Any]
+
+_LONGEST_REASON = 400
+"""Characters of a library's own words in an error; open_clip lists every model that it knows."""
 
 
 class ExpertSection(StageSection):
@@ -84,7 +88,8 @@ def loading(expert: str, ref: ModelRef) -> Iterator[None]:
     except Exception as error:
         revision = f" at revision {ref.revision}" if ref.revision else ""
         raise SetupError(
-            f"perceive.{expert} could not load {ref.model}{revision}: {type(error).__name__}: {error}. "
+            f"perceive.{expert} could not load {ref.model}{revision}: {type(error).__name__}: "
+            f"{textwrap.shorten(str(error), _LONGEST_REASON, placeholder=' ...').rstrip('.')}. "
             f"Set perceive.{expert}.model to a folder that holds the model, or to a hub id that this machine can "
             f"reach (HF_HOME names the cache, HF_TOKEN opens gated models), or switch the expert off with null."
         ) from error

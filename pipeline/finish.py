@@ -127,7 +127,8 @@ def sweep_dedup(config: Config, location: str, epsilons: Sequence[float], rows: 
         raise RequestError(
             f"No cluster of {location} fits into a sample of {rows:,} rows. Ask for more with `--rows`."
             if extent.rows
-            else f"{location} has no clustered rows: nothing came through `embed`."
+            else f"{location} has no clustered rows: nothing came through `embed`; `densefusion ledger {location}` "
+            "says why."
         )
     tried = epsilons_with(config.dedup.epsilon, epsilons)
     swept = sweep_view(sample, config.dedup, tried)

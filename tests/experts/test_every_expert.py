@@ -6,8 +6,10 @@ import pytest
 
 from demo.scene import render
 from demo.split import seeds
+from experts.base import loading
 from experts.depth import unpacked
 from experts.registry import EXPERTS
+from experts.tagger import TagsSection
 from schemas.errors import RequestError, SetupError
 from schemas.section import ModelRef
 from schemas.tables import check_table
@@ -80,6 +82,12 @@ def test_a_folder_without_a_model_is_a_setup_error_that_says_what_to_do(opened, 
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(SetupError, match=rf"perceive\.{name} could not load {tmp_path}.*hub id"):
         opened(name, model=str(tmp_path))
+
+
+def test_what_a_library_says_at_length_is_cut_short():
+    with pytest.raises(SetupError) as caught, loading("tags", TagsSection(model="x")):
+        raise RuntimeError("no such model, but: " + "another, " * 500)
+    assert "no such model" in str(caught.value) and len(str(caught.value)) < 900
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERTS if name != "ocr"])
