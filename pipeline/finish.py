@@ -55,7 +55,7 @@ class View:
 
 
 def finish(config: Config, location: str) -> dict[str, str]:
-    """Make the dataset folder and the report of a run that has just ended; returns where things are.
+    """Make the dataset folder and the report of a run that has just ended; returns where things are, for a person.
 
     Both only say what is committed, so a kill in the middle costs nothing: the next run makes them.
     """
@@ -64,8 +64,13 @@ def finish(config: Config, location: str) -> dict[str, str]:
     if view.complete:
         if not _is_assembled(view):
             assemble(view)
-        places["dataset"] = str(view.root / DATASET)
+        places["dataset"] = f"{view.root / DATASET} ({_yield(view.summary)})"
     return {**places, "ledger": f"{view.root}/*/ledger", "report": str(make_report(view))}
+
+
+def _yield(summary: RunSummary) -> str:
+    rows, came = summary.stages[-1].rows_out, summary.stages[0].rows_in
+    return f"{rows:,} of {came:,} rows" if rows else f"empty: none of {came:,} rows reached it, the ledger says why"
 
 
 def _is_assembled(view: View) -> bool:
