@@ -14,8 +14,8 @@ from schemas.errors import RequestError
 from stages.curate.exact import exact_duplicates
 from stages.curate.perceptual import perceptual_duplicates
 from stages.curate.ranking import shuffled
+from stages.curate.semantic.cosine import exact_cosines
 from stages.curate.semantic.rules import Rule, duplicates_within
-from stages.curate.semantic.similarity import exact_cosines
 from stages.curate.vectors import Vectors, uid_array
 from stages.dedup.order import keep_order
 from stages.dedup.section import DedupSection

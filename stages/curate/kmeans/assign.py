@@ -8,7 +8,7 @@ import numpy as np
 
 from stages.curate.kmeans.pool import Map
 from stages.curate.kmeans.torch_engine import ordered
-from stages.curate.semantic.similarity import exact_cosines
+from stages.curate.semantic.cosine import exact_cosines
 from stages.curate.vectors import Vectors
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from stages.curate.semantic.clustered import Clustered, Found, Step, earliest, joined_up
+from stages.curate.semantic.cosine import exact_cosines
 from stages.curate.semantic.rules import Rule
 from stages.curate.semantic.settle import joined, settle
-from stages.curate.semantic.similarity import exact_cosines
 
 _PATIENCE = 4
 """Rounds of releases after which whole clusters are gone through again: along a series that drifts on across a border

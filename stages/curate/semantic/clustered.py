@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 
 from stages.curate.semantic.border import Visits
+from stages.curate.semantic.cosine import exact_cosines
 from stages.curate.semantic.rules import Rule, duplicates_within
-from stages.curate.semantic.similarity import close_pairs, exact_cosines
+from stages.curate.semantic.similarity import close_pairs
 from stages.curate.semantic.sketches import Meeting, Sketches
 from stages.curate.vectors import Vectors
 

@@ -35,7 +35,7 @@ def duplicates_within(
     Args:
         vectors: n rows, in keep order.
         tau: cosine, 1 - epsilon; at least 0. From 1 on nothing is close.
-        memory_mb: for everything beside the stored rows, from about 40 on kept whatever n is; less makes it slower.
+        memory_mb: for everything beside the stored rows, from about 32 on kept whatever n is; less makes it slower.
         device: where torch takes products.
 
     Returns:

@@ -10,8 +10,6 @@ from stages.curate.semantic.cosine import dot_error, exact_cosines
 from stages.curate.semantic.tiles import Prepared, Screen, Tiling, bounds_for, listable
 from stages.curate.vectors import Vectors
 
-__all__ = ["close_pairs", "exact_cosines"]
-
 _FEW = 4096, 1 << 17
 """Rows and pairs up to which one float32 product beats everything."""
 
@@ -42,6 +40,7 @@ def close_pairs(a: Vectors, b: Vectors, tau: float, memory_mb: float = 100, devi
 def pairs_of(
     a: Vectors, rows: np.ndarray, b: Vectors, base: np.ndarray, tau: float, bounds: Bounds, tiling: Tiling
 ) -> Iterator[Pairs]:
+    """`close_pairs` of some rows of each, by given bounds and tiles."""
     half = replace(tiling, kept=tiling.kept // 2)
     screen = Screen(Prepared(a, rows, bounds, half), Prepared(b, base, bounds, half), tau, bounds, tiling)
     for start in range(0, len(base), tiling.base):

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
+from benchmarks.curation.planted import topics
 from stages.curate.semantic import blocks
 from stages.curate.semantic.bounds import Bounds, leading_directions
 from stages.curate.semantic.rules import duplicates_within
@@ -125,6 +127,17 @@ def test_close_pairs_are_those_of_the_matrix(vectors, tau, data, sides, fast):
     want = cosines(vectors)[:cut, cut:]
     found = {(i, j): c for part in parts for i, j, c in zip(*map(np.ndarray.tolist, part), strict=True)}
     assert found == {(i, j): np.float32(want[i, j]) for i, j in np.argwhere(want > tau).tolist()}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("rule", RULES)
+def test_a_gpu_gives_the_same(rule):
+    vectors = Vectors.of(topics(4000, seed=2, d=256).vectors)
+    for one, other in zip(
+        duplicates_within(vectors, 0.95, rule), duplicates_within(vectors, 0.95, rule, device="cuda"), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_rules_differ_along_a_chain():
