@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import shutil
 import tempfile
 import threading
 import time
@@ -19,37 +20,47 @@ from benchmarks.curation.bordering import TAU, Setting
 from benchmarks.curation.figure import Figure
 from benchmarks.curation.planted import topics
 from stages.base import A, GatherInput, R
+from stages.curate.semantic.border import Border
 from stages.dedup import DedupSection, DedupStage, search
 
 ROWS_PER_CLUSTER = 1000
 SIZES, QUICK = (25_000, 50_000, 100_000, 200_000, 400_000), (5_000, 10_000)
 SHARD = 10_000
-PIECE = 1 << 24
-"""Pairs of a piece of work, and ROWS rows: a sixteenth of the stage's own, so that the smallest size has several."""
+PIECE = 1 << 25
+"""Pairs of a piece of work, and ROWS rows: less than in the stage, where the smaller sizes would be one piece."""
 ROWS = 1 << 14
 GROWTH = 1.15
+BORDERS: dict[Border, str] = {"none": "inside clusters only", "margin": "with the border search"}
 ROUNDS = 3
 
 
 def measure(quick: bool) -> list[Figure]:
     sizes = QUICK if quick else SIZES
-    grown = []
+    grown: list[dict[Border, _Grown]] = []
     for rows in sizes:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
             grown.append(alone.submit(_grown, rows).result())
-    seconds, memory = ([one[at] for one in grown] for at in (0, 1))
-    micro = [1e6 * taken / rows for taken, rows in zip(seconds, sizes, strict=True)]
     what = f"{sizes[0]:,} to {sizes[-1]:,} rows, {ROWS_PER_CLUSTER} to a centroid"
     target = None if quick else GROWTH
+    figures = []
+    for border, words in BORDERS.items():
+        micro = [1e6 * one[border].seconds / rows for one, rows in zip(grown, sizes, strict=True)]
+        visits = ", ".join(f"{one[border].visits:.2f}" for one in grown)
+        figures.append(
+            Figure(
+                f"time of dedup for a row {words}, greatest growth over a doubling, {what}",
+                max(later / earlier for earlier, later in itertools.pairwise(micro)),
+                target,
+                at_most=True,
+                unit="x",
+                note="with reading its tables; µs: "
+                + ", ".join(f"{each:.1f}" for each in micro)
+                + (f"; visits a row: {visits}" if border == "margin" else ""),
+            )
+        )
+    memory = [max(each.mb for each in one.values()) for one in grown]
     return [
-        Figure(
-            f"time of dedup for a row, greatest growth over a doubling, {what}",
-            max(later / earlier for earlier, later in itertools.pairwise(micro)),
-            target,
-            at_most=True,
-            unit="x",
-            note="with reading its tables and its border search; µs: " + ", ".join(f"{each:.1f}" for each in micro),
-        ),
+        *figures,
         Figure(
             f"memory of a worker of dedup, last size over first, {what}",
             memory[-1] / memory[0],
@@ -61,28 +72,40 @@ def measure(quick: bool) -> list[Figure]:
     ]
 
 
-def _grown(rows: int) -> tuple[float, float]:
-    """CPU seconds of the stage and its worker, the median of some rounds, and MB that the worker takes at most."""
+@dataclass(frozen=True)
+class _Grown:
+    """CPU seconds of the stage and its worker, the median of some rounds; MB of the worker at most; visits a row."""
+
+    seconds: float
+    mb: float
+    visits: float
+
+
+def _grown(rows: int) -> dict[Border, _Grown]:
     import torch
 
     torch.set_num_threads(1)
     search._PAIRS, search._ROWS, search._LITTLE = PIECE, ROWS, 0
     setting = Setting.of(topics(rows, 0), max(1, rows // ROWS_PER_CLUSTER))
-    config = DedupSection(exact=False, hamming=None, epsilon=1 - TAU, recall_sample=0)
-    taken, memory = [], []
+    rounds: dict[Border, list[tuple[float, float]]] = {border: [] for border in BORDERS}
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _warm) as worker,
     ):
         tables = _tables(setting, Path(folder))
-        for _ in range(ROUNDS):
+        for border in [*BORDERS] * ROUNDS:
+            config = DedupSection(exact=False, hamming=None, epsilon=1 - TAU, border=border, recall_sample=0)
             inputs = _Gather(Path(tempfile.mkdtemp(dir=folder)), tables, worker)
             before = time.process_time()
             for _ in DedupStage(config).process(inputs):
                 pass
-            taken.append(time.process_time() - before + sum(piece.seconds for piece in inputs.pieces))
-            memory += [piece.mb for piece in inputs.pieces]
-    return float(np.median(taken)), max(memory)
+            taken = time.process_time() - before + sum(piece.seconds for piece in inputs.pieces)
+            rounds[border].append((taken, max(piece.mb for piece in inputs.pieces)))
+            shutil.rmtree(inputs.scratch)
+    return {
+        border: _Grown(float(np.median(taken)), max(mb), len(setting.visits(border).rows) / rows)
+        for border, (taken, mb) in ((border, zip(*each, strict=True)) for border, each in rounds.items())
+    }
 
 
 def _tables(setting: Setting, folder: Path) -> Path:

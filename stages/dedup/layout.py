@@ -39,21 +39,19 @@ class Layout:
 
     def vectors(self, kept: Path) -> Vectors:
         """All rows, memory-mapped."""
-        stored = np.memmap(kept / "vectors.f16", np.float16, "r").reshape(-1, self.width)
-        return Vectors(stored, _load(kept, "scale"), _load(kept, "mean") if self.centred else None)
+        return Vectors(_stored(kept, self.width), load(kept, "scale"), load(kept, "mean") if self.centred else None)
 
     def clustered(
-        self, kept: Path, clusters: range, tau: float, memory_mb: float = 100, device: str = "cpu"
+        self, kept: Path, visits: np.ndarray, tau: float, memory_mb: float = 100, device: str = "cpu"
     ) -> Clustered:
-        """All rows, with the visits to some clusters."""
-        keys = self.visited(kept, clusters)
+        """All rows, with some of the `visited` clusters."""
         return Clustered(
             self.vectors(kept),
-            _load(kept, "rank"),
-            _load(kept, "starts"),
-            Visits.of(keys % self.rows, keys // self.rows, self.clusters),
+            load(kept, "rank"),
+            load(kept, "starts"),
+            Visits.of_keys(visits, self.rows, self.clusters),
             tau,
-            Sketches(_load(kept, "sketches"), _load(kept, "directions"), tau) if self.sketched else None,
+            Sketches(load(kept, "sketches"), load(kept, "directions"), tau) if self.sketched else None,
             memory_mb,
             device,
         )
@@ -62,13 +60,13 @@ class Layout:
         """Visits to some clusters as cluster * n + row, ascending: int64 of (visits,)."""
         found = [np.empty(0, np.int64)]
         for number in range(self.visits):
-            keys = _load(kept, visits_name(number))
+            keys = load(kept, visits_name(number))
             found.append(keys[slice(*np.searchsorted(keys, [clusters.start * self.rows, clusters.stop * self.rows]))])
         return np.sort(np.concatenate(found))
 
     def of_rows(self, kept: Path) -> np.ndarray:
         """The cluster of each row, int32 of (n,)."""
-        return np.repeat(np.arange(self.clusters, dtype=np.int32), np.diff(_load(kept, "starts")))
+        return np.repeat(np.arange(self.clusters, dtype=np.int32), np.diff(load(kept, "starts")))
 
 
 def visits_name(number: int) -> str:
@@ -102,7 +100,7 @@ def lay_out(inputs: GatherInput, live: np.ndarray, cluster: np.ndarray, total: i
     kept_file(kept / "vectors.f16", lambda path: _write_vectors(path, inputs, place, len(live)))
     width = (kept / "vectors.f16").stat().st_size // (2 * len(live))
     layout = Layout(len(live), width, k, centred)
-    stored = np.memmap(kept / "vectors.f16", np.float16, "r").reshape(-1, width)
+    stored = _stored(kept, width)
     mean = kept_array(kept / "mean.npy", lambda: _mean(Vectors.of(stored))) if centred else None
     kept_array(kept / "scale.npy", lambda: Vectors.of(stored, mean).scale)
     return layout
@@ -136,6 +134,11 @@ def _mean(vectors: Vectors) -> np.ndarray:
     return (total / directed).astype(np.float32)
 
 
-def _load(kept: Path, name: str) -> np.ndarray:
-    array: np.ndarray = np.load(kept / f"{name}.npy", mmap_mode="r")
-    return array
+def load(kept: Path, name: str) -> np.ndarray:
+    """A kept array, memory-mapped."""
+    # a plain array over the mapping: numpy's own class for it is slow to slice
+    return np.asarray(np.load(kept / f"{name}.npy", mmap_mode="r"))
+
+
+def _stored(kept: Path, width: int) -> np.ndarray:
+    return np.asarray(np.memmap(kept / "vectors.f16", np.float16, "r")).reshape(-1, width)

@@ -15,7 +15,7 @@ from stages.curate.semantic.border import exact_visits, margin_visits, overhang
 from stages.curate.semantic.clustered import Found, Step
 from stages.curate.semantic.sketches import sketch_directions, sketches_of
 from stages.curate.vectors import Vectors
-from stages.dedup.layout import Layout, keys_of, lay_out, visits_name
+from stages.dedup.layout import Layout, keys_of, lay_out, load, visits_name
 from stages.dedup.section import DedupSection
 from stages.kept import kept_array, kept_file
 
@@ -73,7 +73,7 @@ class _SpreadSearch(Search):
     """Each step's pieces are ranges of clusters; what a piece finds is kept under the step's number."""
 
     def __init__(self, inputs: GatherInput, layout: Layout, limits: _Limits) -> None:
-        super().__init__(layout.clustered(inputs.kept, range(0), limits.tau, limits.memory_mb, limits.device))
+        super().__init__(layout.clustered(inputs.kept, np.empty(0, np.int64), limits.tau))
         self._inputs, self._layout, self._limits = inputs, layout, limits
         self._step = -1
         size = np.diff(self.rows.starts).astype(np.float64)
@@ -82,6 +82,8 @@ class _SpreadSearch(Search):
         self._mean_cost = cost.sum() / layout.rows
         ends = np.flatnonzero(np.diff(cost.cumsum() // _PAIRS)) + 1
         self._ranges = [*zip([0, *ends.tolist()], [*ends.tolist(), len(size)], strict=True)]
+        for _ in _done(inputs, _meet, [_Range(layout, *ends) for ends in self._ranges], len(self.rank) < _ROWS):
+            pass
 
     def parts(self, step: Step, asks: np.ndarray, answers: np.ndarray, label: np.ndarray | None) -> Iterator[Found]:
         self._step += 1
@@ -95,6 +97,27 @@ class _SpreadSearch(Search):
         for path in _done(self._inputs, _take, pieces, little):
             with np.load(path) as found:
                 yield found["rows"], found["by"], found["cosine"]
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Of clusters, or of rows."""
+
+    layout: Layout
+    start: int
+    stop: int
+
+
+def _meet(inputs: GatherInput, piece: _Range) -> None:
+    """The visits to a range of clusters in one file."""
+    kept_array(
+        inputs.kept / f"{_met(piece.start)}.npy",
+        lambda: piece.layout.visited(inputs.kept, range(piece.start, piece.stop)),
+    )
+
+
+def _met(cluster: int) -> str:
+    return f"met-{cluster:08d}"
 
 
 @dataclass(frozen=True)
@@ -113,8 +136,9 @@ def _take(inputs: GatherInput, piece: _Piece) -> Path:
 
     def write(path: Path) -> None:
         limits = piece.limits
-        rows = piece.layout.clustered(inputs.kept, clusters, limits.tau, limits.memory_mb, limits.device)
-        asks, answers, label = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("asks", "answers", "label"))
+        visits = load(inputs.kept, _met(piece.start))
+        rows = piece.layout.clustered(inputs.kept, visits, limits.tau, limits.memory_mb, limits.device)
+        asks, answers, label = (load(folder, name) for name in ("asks", "answers", "label"))
         found, by, cosine = rows.take(piece.step, clusters, asks, answers, label)
         np.savez(path, rows=found, by=by, cosine=cosine)
 
@@ -130,7 +154,7 @@ def _done(
 
 def _visitors(kept: Path, layout: Layout, number: int) -> np.ndarray:
     """How many visit each cluster, by one file."""
-    keys = np.load(kept / f"{visits_name(number)}.npy", mmap_mode="r")
+    keys = load(kept, visits_name(number))
     counts: np.ndarray = np.diff(np.searchsorted(keys, np.arange(layout.clusters + 1) * layout.rows))
     return counts
 
@@ -185,7 +209,7 @@ def _margin_piece(inputs: GatherInput, piece: _Marginal) -> None:
 
     def keys() -> np.ndarray:
         centroids = np.load(inputs.file("cluster", inputs.shards("cluster")[0], "centroids"), mmap_mode="r")
-        place = np.load(inputs.kept / "place.npy", mmap_mode="r")
+        place = load(inputs.kept, "place")
         found = [np.empty(0, np.int64)]
         first = piece.first
         for shard in piece.shards:
@@ -251,14 +275,13 @@ def _with_sketches(inputs: GatherInput, layout: Layout, tau: float) -> Layout:
 
     def choose() -> np.ndarray:
         some = np.unique(np.linspace(0, layout.clusters - 1, _MEETINGS).astype(int)).tolist()
-        rows = [layout.clustered(kept, range(cluster, cluster + 1), tau) for cluster in some]
-        met = [meeting for each, cluster in zip(rows, some, strict=True) for meeting in each.meetings([cluster])]
-        return sketch_directions(layout.vectors(kept), met, tau)
+        visits = np.concatenate([layout.visited(kept, range(cluster, cluster + 1)) for cluster in some])
+        return sketch_directions(layout.vectors(kept), layout.clustered(kept, visits, tau).meetings(some), tau)
 
     directions = kept_array(kept / "directions.npy", choose)
     if directions.shape[1] == 0:
         return layout
-    pieces = [_Rows(layout, start, min(start + _ROWS, layout.rows)) for start in range(0, layout.rows, _ROWS)]
+    pieces = [_Range(layout, start, min(start + _ROWS, layout.rows)) for start in range(0, layout.rows, _ROWS)]
 
     def write(path: Path) -> None:
         out: np.memmap | None = None
@@ -274,14 +297,7 @@ def _with_sketches(inputs: GatherInput, layout: Layout, tau: float) -> Layout:
     return replace(layout, sketched=True)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    layout: Layout
-    start: int
-    stop: int
-
-
-def _sketch_piece(inputs: GatherInput, piece: _Rows) -> Path:
+def _sketch_piece(inputs: GatherInput, piece: _Range) -> Path:
     path = inputs.kept / f"sketches-{piece.start:010d}.npy"
     directions = np.load(inputs.kept / "directions.npy")
     kept_array(path, lambda: sketches_of(piece.layout.vectors(inputs.kept), slice(piece.start, piece.stop), directions))
@@ -323,7 +339,7 @@ def _visits_of(kept: Path, layout: Layout, place: np.ndarray) -> np.ndarray:
     clusters[layout.of_rows(kept)[place]] = True
     found = [np.empty(0, np.int64)]
     for number in range(layout.visits):
-        keys = np.load(kept / f"{visits_name(number)}.npy", mmap_mode="r")
+        keys = load(kept, visits_name(number))
         for start in range(0, len(keys), _ROWS):
             cluster, row = np.divmod(keys[start : start + _ROWS], layout.rows)
             found.append(keys[start : start + _ROWS][sampled[row] | clusters[cluster]])
@@ -333,7 +349,7 @@ def _visits_of(kept: Path, layout: Layout, place: np.ndarray) -> np.ndarray:
 def _sampled_piece(inputs: GatherInput, piece: _Sampled) -> np.ndarray:
     folder = inputs.kept / piece.sample
     vectors = piece.layout.vectors(inputs.kept)
-    place, kept, visits = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("place", "kept", "visits"))
+    place, kept, visits = (load(folder, name) for name in ("place", "kept", "visits"))
     found = kept_array(
         folder / f"{piece.start:010d}.npy",
         lambda: against_everything(

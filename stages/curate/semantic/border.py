@@ -31,7 +31,11 @@ class Visits:
     def of(cls, rows: np.ndarray, clusters: np.ndarray, k: int) -> "Visits":
         """Visits of rows to clusters, integers of (m,), in any order, each once."""
         n = int(rows.max(initial=0)) + 1
-        keys = np.sort(clusters.astype(np.int64) * n + rows)
+        return cls.of_keys(np.sort(clusters.astype(np.int64) * n + rows), n, k)
+
+    @classmethod
+    def of_keys(cls, keys: np.ndarray, n: int, k: int) -> "Visits":
+        """Visits of n rows to k clusters, each as cluster * n + row, ascending."""
         return cls(keys % n, np.searchsorted(keys, np.arange(k + 1) * n))
 
     @classmethod
