@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.store import Store
 from stages.base import align
-from stages.curate.vectors import uid_array
+from stages.curate.vectors import uid_array, vector_array
 
 SEED = 1234
 
@@ -144,6 +144,5 @@ def _members(
     rows = rows.append_column("image_shard", pa.array([shard] * len(uids), pa.string()))
     if not uids:
         return rows, np.zeros((0, 0), np.float16)
-    embedding = align(store.table("embed", shard, ["uid", "embedding"]), uids).column("embedding").combine_chunks()
-    width = embedding.type.list_size
-    return rows, embedding.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    embedding = align(store.table("embed", shard, ["uid", "embedding"]), uids).column("embedding")
+    return rows, vector_array(embedding)

@@ -12,7 +12,7 @@ from schemas.section import StageSection, located
 from schemas.tables import INGEST
 from stages.base import GatherInput, GatherStage, ShardOutput
 from stages.reshard import Reshard
-from stages.sources.columns import ALIASES, canonical_batch, resolve_columns
+from stages.sources.columns import ALIASES, canonical_batch, known_columns, resolve_columns
 from stages.sources.find import SourceFile, find_sources
 from stages.sources.identity import Identities, bad_url
 from stages.sources.readers import open_metadata
@@ -56,10 +56,7 @@ class IngestSection(StageSection):
     @field_validator("columns")
     @classmethod
     def _known(cls, columns: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(columns.keys() - ALIASES.keys())
-        if unknown:
-            raise ValueError(f"{', '.join(unknown)}: not a canonical column; those are {', '.join(ALIASES)}")
-        return columns
+        return known_columns(columns, ALIASES)
 
     def needed(self) -> dict[str, str]:
         """Canonical columns that a filter cannot do without, each with the option that asks for it."""

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from stages.base import GatherInput
-from stages.cluster.rows import stored_rows
 from stages.cluster.section import ClusterSection
 from stages.curate.kmeans import Tree, single_threads
-from stages.curate.vectors import Vectors
+from stages.curate.vectors import Vectors, vector_array
 from stages.kept import kept_file
 
 PIECE_ROWS = 1 << 16
@@ -54,7 +53,7 @@ def _assign(inputs: GatherInput, item: _Piece) -> Path:
         config = item.config
         tree = Tree.load(inputs.kept / "tree.npz")
         tables = [inputs.table("embed", shard, ["embedding"]) for shard in item.shards]
-        parts = [stored_rows(table) for table in tables if table.num_rows]
+        parts = [vector_array(table.column("embedding")) for table in tables if table.num_rows]
         rows = np.concatenate([np.empty((0, tree.levels[-1].shape[1]), np.float16), *parts])
         with single_threads(config.threads) as run:
             numbers, cosines = tree.search(

@@ -1,18 +1,10 @@
-"""Vectors as the embed stage stores them."""
+"""The rows that training sees."""
 
 import numpy as np
-import pyarrow as pa
 
 from stages.base import GatherInput
 from stages.curate.kmeans import half_units
-from stages.curate.vectors import Vectors
-
-
-def stored_rows(table: pa.Table) -> np.ndarray:
-    """The vectors of a table of `embed` that has rows, float16 of (n, width)."""
-    embedding = table.column("embedding")
-    flat: np.ndarray = embedding.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(-1, embedding.type.list_size)
+from stages.curate.vectors import Vectors, vector_array
 
 
 def sampled_units(inputs: GatherInput, shards: list[str], sample: np.ndarray) -> np.ndarray:
@@ -26,7 +18,7 @@ def sampled_units(inputs: GatherInput, shards: list[str], sample: np.ndarray) ->
         table = inputs.table("embed", shard)
         lo, hi = np.searchsorted(numbers, (first, first + table.num_rows))
         if hi > lo:
-            some = Vectors.of(stored_rows(table)[numbers[lo:hi] - first])
+            some = Vectors.of(vector_array(table.column("embedding"))[numbers[lo:hi] - first])
             if rows is None:
                 rows = np.zeros((len(sample), some.stored.shape[1]), np.float16)
             fair = some.scale != 0

@@ -9,7 +9,7 @@ from stages.base import GatherInput, align
 from stages.curate.semantic.border import Visits
 from stages.curate.semantic.clustered import Clustered
 from stages.curate.semantic.sketches import Sketches
-from stages.curate.vectors import Vectors
+from stages.curate.vectors import Vectors, vector_array
 from stages.kept import kept_array, kept_file
 
 _ROWS_AT_ONCE = 1 << 14
@@ -116,11 +116,10 @@ def _write_vectors(path: Path, inputs: GatherInput, place: np.ndarray, rows: int
         if not (to >= 0).any():
             continue
         embedding = align(inputs.table("embed", shard, ["uid", "embedding"]), uids).column("embedding")
-        width = embedding.type.list_size
-        flat = embedding.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        vectors = vector_array(embedding)
         if out is None:
-            out = np.memmap(path, np.float16, "w+", shape=(rows, width))
-        out[to[to >= 0]] = flat[to >= 0]
+            out = np.memmap(path, np.float16, "w+", shape=(rows, vectors.shape[1]))
+        out[to[to >= 0]] = vectors[to >= 0]
     assert out is not None
     out.flush()
 

@@ -16,6 +16,7 @@ from schemas.section import Section, located, runtime
 from stages.embeddings.files import COLUMNS, EmbeddingFile, Key, files_identity, find_embeddings
 from stages.embeddings.index import find, key_hashes, write_index
 from stages.kept import kept_file
+from stages.sources.columns import known_columns
 
 _HEX128 = re.compile(r"[0-9a-fA-F]{32}")
 
@@ -58,10 +59,7 @@ class PrecomputedSection(Section):
     @field_validator("columns")
     @classmethod
     def _known(cls, columns: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(columns.keys() - COLUMNS.keys())
-        if unknown:
-            raise ValueError(f"{', '.join(unknown)}: not a canonical column; those are {', '.join(COLUMNS)}")
-        return columns
+        return known_columns(columns, COLUMNS)
 
 
 def precomputed_files(section: PrecomputedSection) -> list[EmbeddingFile]:

@@ -5,7 +5,7 @@ Re-LAION (img2dataset's output columns), DataComp and COYO-700M.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pyarrow as pa
@@ -35,6 +35,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 
 _FLOAT32_MAX = 3.4028234663852886e38
+
+
+def known_columns(columns: dict[str, str], canonical: Collection[str]) -> dict[str, str]:
+    """`columns` as a configuration gives them; raises ValueError for one that is not canonical."""
+    unknown = sorted(columns.keys() - set(canonical))
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: not a canonical column; those are {', '.join(canonical)}")
+    return columns
 
 
 def resolve_columns(names: list[str], overrides: dict[str, str], where: str) -> dict[str, str]:
