@@ -90,5 +90,5 @@ class AddressPolicy:
         if name is None:
             return True
         if host not in self._allowed and f"{host}:{port}" not in self._allowed:
-            raise FetchRefused(Reason.REFUSED_ADDRESS, f"{host} is at {address} ({name}); download.allow_hosts lets it in")
+            raise FetchRefused(Reason.REFUSED_ADDRESS, f"{host} is at {address} ({name}); allow_hosts lets it in")
         return False
