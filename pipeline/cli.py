@@ -59,12 +59,18 @@ def main() -> None:
 
 
 @app.command()
-def run(config: ConfigArg, run_dir: RunDirOption, set_: Overrides = None, address: str | None = None) -> None:
+def run(
+    config: ConfigArg,
+    run_dir: RunDirOption,
+    set_: Overrides = None,
+    address: str | None = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="stop after this stage, such as select")] = None,
+) -> None:
     """Run, or resume, until the dataset is there."""
     from pipeline.config import load_config
 
     overrides = [*(set_ or []), *([f"ray.address={address}"] if address else [])]
-    _run(load_config(config, overrides, run_dir), run_dir, again=False)
+    _run(load_config(config, overrides, run_dir), run_dir, again=False, until=until)
 
 
 @app.command()
@@ -360,7 +366,7 @@ def doctor(
     raise typer.Exit(EXIT_DONE if all(f.ok for f in findings) else EXIT_FAILED_SHARDS)
 
 
-def _run(config: Any, run_dir: str, *, again: bool) -> None:
+def _run(config: Any, run_dir: str, *, again: bool, until: str | None = None) -> None:
     from pipeline import runner
     from pipeline.finish import finish
     from pipeline.progress import LiveProgress
@@ -369,14 +375,17 @@ def _run(config: Any, run_dir: str, *, again: bool) -> None:
 
     try:
         with scene_world(config, run_dir, out.print) as ready:
-            work = runner.retry if again else runner.run
-            result = work(ready, run_dir, LiveProgress(out, open_storage(run_dir)))
+            progress = LiveProgress(out, open_storage(run_dir))
+            if again:
+                result = runner.retry(ready, run_dir, progress)
+            else:
+                result = runner.run(ready, run_dir, progress, until)
     except KeyboardInterrupt:
         _fail("Stopped. What was committed stays; the same command goes on from there.", 128 + signal.SIGINT)
-    _close(result, run_dir, finish(ready, run_dir))
+    _close(result, run_dir, finish(ready, run_dir), until)
 
 
-def _close(result: "Result", run_dir: str, places: dict[str, str]) -> None:
+def _close(result: "Result", run_dir: str, places: dict[str, str], until: str | None) -> None:
     """What a person needs at the end: what failed, or where everything is and what to type next."""
     if result.failures:
         lines = [f"  {f.stage} {f.shard}: {f.error.splitlines()[0][:200]}" for f in result.failures[:5]]
@@ -387,15 +396,14 @@ def _close(result: "Result", run_dir: str, places: dict[str, str]) -> None:
             + more
             + f"\nTracebacks are in {run_dir}/<stage>/failures/. When the cause is mended: densefusion retry {run_dir}"
         )
-    out.print("Nothing to do: every shard is committed and up to date." if not result.did else "Done.", style="bold")
+    asked = f" up to {until}" if until else ""
+    done = f"Done{asked}." if result.did else f"Nothing to do: every shard{asked} is committed and up to date."
+    out.print(done, style="bold")
     for name, place in places.items():
         out.print(f"  {name:8} {place}", soft_wrap=True, highlight=False)
     out.print("Next:")
-    for words in (
-        f"ledger {run_dir}",
-        f"explain {run_dir} --set caption.max_tokens=96",
-        f"export {run_dir} --hub ORG/NAME",
-    ):
+    further = [f"explain {run_dir} --set caption.max_tokens=96", f"export {run_dir} --hub ORG/NAME"]
+    for words in (f"ledger {run_dir}", *([f"status {run_dir}"] if until else further)):
         out.print(f"  {_command()} {words}", soft_wrap=True, highlight=False)
 
 

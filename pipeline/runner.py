@@ -47,8 +47,11 @@ class Result:
     failures: list[FailureRecord] = field(default_factory=list)
 
 
-def run(config: Config, location: str, observer: Observer) -> Result:
+def run(config: Config, location: str, observer: Observer, until: str | None = None) -> Result:
     """Run or resume until everything is committed, or until what failed keeps the rest from being done.
+
+    Args:
+        until: name of the last stage to be done; None does all.
 
     Raises:
         RequestError: the request is wrong (nothing was started).
@@ -58,24 +61,36 @@ def run(config: Config, location: str, observer: Observer) -> Result:
     location = storage.location
     with Lease(storage) as lease:
         stages = build_stages(config)
-        for stage in stages:
+        wanted = _up_to(stages, until)
+        for stage in wanted:
             stage.check()
         # In this order a kill in between leaves a run that has work to do, never one that looks done.
         save_identities(storage, stages)
         save_run(location, config)
         plans = plan(storage, stages)
         withdraw_leftovers(Store(storage), plans)
+        plans = plans[: len(wanted)]
         observer.planned(plans)
         result = Result()
         if not any(item.rerun for item in plans):
             return result
         with connect(config.ray.address, num_cpus=config.ray.cpus, num_gpus=config.ray.gpus):
-            _check_resources(stages, plans, config.ray.groups)
-            for segment in segments(stages):
+            _check_resources(wanted, plans, config.ray.groups)
+            for segment in segments(wanted):
                 _run_segment(storage, location, config, stages, segment, result, observer, lease)
                 if result.failures:
                     break
     return result
+
+
+def _up_to(stages: list[Stage], until: str | None) -> list[Stage]:
+    """The stages up to the one that is named. Raises RequestError where none is."""
+    names = [stage.name for stage in stages]
+    if until is None:
+        return stages
+    if until not in names:
+        raise RequestError(f"This run has no stage `{until}` to stop after; its stages are {', '.join(names)}.")
+    return stages[: names.index(until) + 1]
 
 
 def _run_segment(

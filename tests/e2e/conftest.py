@@ -26,19 +26,23 @@ class Run:
 
     folder: Path
 
-    def start(self, overrides: Sequence[str] = SMALL, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, overrides: Sequence[str] = SMALL, env: dict[str, str] | None = None, words: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
         sets = [word for override in overrides for word in ("--set", override)]
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", "run", "demo", "--run-dir", str(self.folder), *sets],
+            [sys.executable, "-m", "pipeline.cli", "run", "demo", "--run-dir", str(self.folder), *sets, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, **(env or {})},
         )
 
-    def finish(self, overrides: Sequence[str] = SMALL, env: dict[str, str] | None = None) -> tuple[int, str]:
+    def finish(
+        self, overrides: Sequence[str] = SMALL, env: dict[str, str] | None = None, words: Sequence[str] = ()
+    ) -> tuple[int, str]:
         """Exit code and everything printed."""
-        process = self.start(overrides, env)
+        process = self.start(overrides, env, words)
         printed, _ = process.communicate(timeout=480)
         return process.returncode, printed
 

@@ -114,6 +114,15 @@ def test_a_second_run_does_nothing_and_says_so_in_seconds(finished: Run) -> None
     assert finished.attempts() == before
 
 
+def test_a_run_may_end_at_a_stage(finished: Run) -> None:
+    code, printed = finished.finish(words=("--until", "select"))
+    assert code == 0
+    assert "every shard up to select is committed" in " ".join(printed.split())
+    code, printed = finished.finish(words=("--until", "choose"))
+    assert code == 2
+    assert "no stage `choose`" in " ".join(printed.split())
+
+
 def test_verify_is_content_until_a_byte_changes(finished: Run, tmp_path: Path) -> None:
     assert finished.ask("verify") == {"ok": True, "problems": []}
     damaged = Run(tmp_path / "run")

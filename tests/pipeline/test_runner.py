@@ -9,8 +9,8 @@ import pytest
 
 from pipeline import runner
 from pipeline.work import Work
-from schemas.errors import SetupError
-from tests.pipeline.stages_for_tests import Numbers, NumbersSection, Squares, SquareSection, store_at, work_on
+from schemas.errors import RequestError, SetupError
+from tests.pipeline.stages_for_tests import Numbers, NumbersSection, Squares, SquareSection, Total, store_at, work_on
 
 
 class Broken(Squares):
@@ -50,3 +50,11 @@ def test_the_stream_is_closed_before_a_stage_that_cannot_start_is_told(
             lease,  # type: ignore[arg-type]
         )
     assert seen == ["00000", "closed", "ended"]
+
+
+def test_only_the_stages_up_to_the_one_named_are_done() -> None:
+    stages = [Numbers(NumbersSection()), Squares(SquareSection()), Total(SquareSection())]
+    assert runner._up_to(stages, None) == stages
+    assert runner._up_to(stages, "download") == stages[:2]
+    with pytest.raises(RequestError, match=r"no stage `dedup`.*ingest, download, cluster"):
+        runner._up_to(stages, "dedup")
