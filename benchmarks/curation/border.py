@@ -7,6 +7,7 @@ import numpy as np
 
 from benchmarks.curation.bordering import TAU, Setting, Truth, cpu
 from benchmarks.curation.figure import Figure
+from benchmarks.curation.losses import losses
 from benchmarks.curation.planted import continuous, topics
 from benchmarks.threads import torch_threads
 from stages.curate.recall import Recall, against_everything
@@ -141,22 +142,5 @@ def _left_alone(rule: Rule, setting: Setting, truth: Truth, what: str) -> list[F
     by, _ = setting.search("margin", rule)
     kept = by < 0
     alone = ~kept & ~truth.beside(kept)
-    promised = rule == "greedy"
-    return [
-        Figure(
-            f"removed rows without a kept copy, rule {rule}, {what}",
-            int(alone.sum()),
-            0 if promised else None,
-            at_most=True,
-            exact=promised,
-            note=f"{100 * alone.sum() / max(1, (~kept).sum()):.1f} % of {(~kept).sum():,} removed",
-        ),
-        Figure(
-            f"planted distinct images lost, rule {rule}, {what}",
-            int((alone & setting.distinct).sum()),
-            0 if promised else None,
-            at_most=True,
-            exact=promised,
-            note=f"of {setting.distinct.sum():,}",
-        ),
-    ]
+    gone, lost = int((~kept).sum()), int((alone & setting.distinct).sum())
+    return losses(rule, "copy", what, gone, int(alone.sum()), lost, int(setting.distinct.sum()))

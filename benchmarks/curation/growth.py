@@ -4,7 +4,6 @@ import itertools
 import multiprocessing
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from benchmarks.curation.bordering import TAU, Setting
 from benchmarks.curation.figure import Figure
 from benchmarks.curation.planted import topics
+from benchmarks.memory import watched_memory
 from stages.base import A, GatherInput, R
 from stages.curate.semantic.border import Border
 from stages.dedup import DedupSection, DedupStage, search
@@ -172,32 +172,11 @@ class _Done:
 
 
 def _piece(inputs: GatherInput, work: Callable[[GatherInput, Any], Any], item: Any) -> _Done:
-    stop = threading.Event()
-    peak = _private_mb()
-
-    def watch() -> None:
-        nonlocal peak
-        while not stop.wait(0.002):
-            peak = max(peak, _private_mb())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    before = time.thread_time()
-    try:
+    with watched_memory() as memory:
+        before = time.thread_time()
         result = work(inputs, item)
-    finally:
         seconds = time.thread_time() - before
-        stop.set()
-        watcher.join()
-    return _Done(result, seconds, peak)
-
-
-def _private_mb() -> float:
-    """Memory of this process that no file backs."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    return _Done(result, seconds, memory.most)
 
 
 def _warm() -> None:

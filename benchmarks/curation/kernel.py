@@ -1,13 +1,12 @@
 """Duplicates inside clusters against SemDeDup's rule as it was published: the same rows, in which time and memory.
 
-python -m benchmarks.curation.kernel ROWS KIND RULE  # prints the megabytes that one cluster takes, and CPU seconds
+python -m benchmarks.curation.kernel FILE RULE  # megabytes that rows (.npy) take as one cluster, and CPU seconds
 """
 
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +17,9 @@ import numpy as np
 import torch
 
 from benchmarks.curation.figure import Figure
+from benchmarks.curation.losses import losses
 from benchmarks.curation.planted import Planted, topics
+from benchmarks.memory import watched_memory
 from benchmarks.threads import torch_threads
 from stages.curate.semantic import blocks
 from stages.curate.semantic.bounds import Bounds, fast_bfloat16
@@ -282,26 +283,8 @@ def _left_alone(clusters: list[Cluster], distinct: np.ndarray) -> list[Figure]:
             removed += int(gone.sum())
             alone += int((gone & ~beside).sum())
             lost += int((gone & ~beside & distinct[cluster.rows]).sum())
-        promised = rule == "greedy"
-        where = f"rule {rule}, inside clusters of {_size(clusters):,.0f} rows, threshold {TAU}"
-        figures += [
-            Figure(
-                f"removed rows without a kept neighbour, {where}",
-                alone,
-                0 if promised else None,
-                at_most=True,
-                exact=promised,
-                note=f"{100 * alone / max(removed, 1):.1f} % of {removed:,} removed",
-            ),
-            Figure(
-                f"planted distinct images lost, {where}",
-                lost,
-                0 if promised else None,
-                at_most=True,
-                exact=promised,
-                note=f"of {distinct.sum():,}",
-            ),
-        ]
+        where = f"inside clusters of {_size(clusters):,.0f} rows, threshold {TAU}"
+        figures += losses(rule, "neighbour", where, removed, alone, lost, int(distinct.sum()))
     return figures
 
 
@@ -350,29 +333,10 @@ def _alike_rows(rows: int) -> np.ndarray:
 def _extra_memory(path: Path, rule: Rule) -> tuple[float, float]:
     """Most anonymous megabytes that the rows of a file, as one cluster, take beside them; and CPU seconds."""
     torch.set_num_threads(1)
-    before = _anonymous()
-    most, done = before, threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not done.wait(0.005):
-            most = max(most, _anonymous())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with watched_memory() as memory:
         vectors = Vectors.of(np.load(path, mmap_mode="r"))
         seconds = _cpu(lambda: duplicates_within(vectors, TAU, rule, MEMORY_MB))
-    finally:
-        done.set()
-        watcher.join()
-    return most - before, seconds
-
-
-def _anonymous() -> float:
-    """Megabytes of this process that no file holds."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("RssAnon:")[2].split()[0]) / 1024
+    return memory.most - memory.before, seconds
 
 
 def _size(clusters: list[Cluster]) -> float:
