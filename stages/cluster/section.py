@@ -22,7 +22,7 @@ class ClusterSection(StageSection):
         8,
         ge=1,
         description="with levels: a row is held against the centroids under so many of its nearest ones in the level "
-        "above. At k = 8000 under 180, 8 find the nearest of all for 97.7 % of rows, 16 for 99.0 %",
+        "above; more find the nearest of all for more rows, and cost as much more",
     )
     neighbours: int = Field(
         8,
@@ -39,7 +39,7 @@ class ClusterSection(StageSection):
     engine: EngineName = Field(
         "torch",
         description="of training. torch: half-precision products, after two iterations only with the 64 centroids "
-        "nearest to each row's own; 5 times as fast as faiss at k = 1000 and 8 times at 4000, for an objective "
+        "nearest to each row's own; several times as fast as faiss, the more so the larger k, for an objective "
         "(1 - cosine) at most 1 % worse (python -m benchmarks.curation). faiss: float32 products with all centroids",
     )
     iterations: int = Field(100, ge=1, description="Lloyd iterations at most; SemDeDup's clustering uses 100")
@@ -47,8 +47,8 @@ class ClusterSection(StageSection):
         1e-4,
         ge=0,
         lt=1,
-        description="training ends where an iteration takes less than this share off the objective's distance to 1: "
-        "1e-4 stops after 25 to 30 iterations, within 0.2 % of what 60 reach",
+        description="training ends where an iteration takes less than this share off the objective's distance to 1; "
+        "0 goes on until nothing is gained",
     )
     train_rows_per_centroid: int = Field(
         256, ge=1, description="most rows per centroid that training sees, drawn by uid and seed; FAISS' own default"

@@ -19,8 +19,8 @@ class DedupSection(StageSection):
         le=16,
         description="drop images whose 64-bit perceptual hashes differ in at most this many bits; null does not look. "
         "The paper has no such step. Photographs re-encoded at quality 30 or scaled to a third mostly stay within 4 "
-        "bits (tests/stages/test_dedup_photographs.py), different ones lie 12 and more apart, most 20 and more; "
-        "cropped, framed and mirrored copies are not found",
+        "bits (tests/stages/test_dedup_photographs.py), where different ones lie 20 and more apart; faces in one pose "
+        "and flat pictures can lie nearer. Cropped, framed and mirrored copies are not found",
     )
     epsilon: float | None = Field(
         0.4,
