@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-BLOCK = 4096  # rows turned into float64 at once
+BLOCK = 1024  # rows turned into float64 at once; they take 8 MB at a width of 512, and malloc may keep what they took
 LONGEST = 1e30  # a length whose inverse float32 still holds with all its digits; so does 1 / LONGEST
 
 
