@@ -21,8 +21,9 @@ import pyarrow as pa
 from benchmarks.answer import show
 from benchmarks.command import parser
 from benchmarks.comparison import Comparison, compare
+from benchmarks.device import device_name, gemm_rate, peak
 from benchmarks.machine import machine
-from benchmarks.pictures import MemoryImages, photographs
+from benchmarks.pictures import laid_out, photographs
 from benchmarks.threads import torch_threads
 from experts.open_clip_model import load_open_clip, open_clip_name
 from schemas.errors import RequestError, SetupError
@@ -35,12 +36,8 @@ from stages.images import decode_rgb
 
 PICTURE = (1632, 1224)
 """2 megapixels."""
-PEAK_TFLOPS = {"B200": 2250, "H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125}
-"""Dense bfloat16 rates that the makers state (SXM boards), by a word of the device's name; first hit wins."""
-
 _VISION = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}
 _TEXT = {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}
-_GEMM = 2048
 
 
 def measure(
@@ -96,17 +93,17 @@ def measure(
         prepared = bare.prepared(distinct, [i % len(distinct) for i in range(images)])
         done = compare(lambda: staged, lambda: lambda: bare.encode(prepared, batch), _same_vectors, rounds)
         growth = bare.growth(prepared[0], batch) if batches else {}
-        gemm = bare.gemm_rate()
+        gemm = gemm_rate(section.resources.device, precision)
     encode_s = statistics.median(r.against_s if gpu else r.against_cpu_s for r in done) / images
     computing_s = statistics.median(m["model_seconds"] / images for m in metrics[1:]) if gpu else encode_s
     rate = flops / computing_s
-    peak = bare.peak()
+    most = peak(section.resources.device, precision)
     answer: dict[str, Any] = {
         "benchmark": "embed",
         "machine": machine("torch", "open_clip_torch", "pillow"),
         "setting": {
             "model": model or "ViT-B/32 of random weights",
-            "device": bare.device_name(),
+            "device": device_name(section.resources.device),
             "images": images,
             "width": PICTURE[0],
             "height": PICTURE[1],
@@ -127,7 +124,7 @@ def measure(
             "tflop_per_s": rate / 1e12,
             "gemm_tflop_per_s": gemm / 1e12,
             "share_of_gemm": rate / gemm,
-            "mfu": rate / peak if peak else None,
+            "mfu": rate / most if most else None,
         },
     }
     for way, (decode_s, prepare_s) in steps.items():
@@ -192,28 +189,6 @@ class _Bare:
             size *= 2
         return rates
 
-    def gemm_rate(self) -> float:
-        """FLOP/s of a square matrix product in the model's dtype: CPU time on a CPU."""
-        torch, gpu = self._torch, self._device == "cuda"
-        n = 4 * _GEMM if gpu else _GEMM
-        a, b = (torch.randn((n, n), device=self._device).to(self._dtype) for _ in range(2))
-        times = []
-        for _ in range(6):
-            begun = time.perf_counter() if gpu else time.process_time()
-            product = a @ b
-            if gpu:
-                product[0, 0].item()
-            times.append((time.perf_counter() if gpu else time.process_time()) - begun)
-        return 2 * n**3 / statistics.median(times[1:])
-
-    def device_name(self) -> str:
-        return str(self._torch.cuda.get_device_name()) if self._device == "cuda" else "cpu"
-
-    def peak(self) -> float | None:
-        """FLOP/s that the maker states, where it is known here."""
-        rates = (rate for word, rate in PEAK_TFLOPS.items() if word in self.device_name())
-        return next((rate * 1e12 for rate in rates if self._dtype == self._torch.bfloat16), None)
-
     def scaled_against_whole(self, files: list[bytes]) -> dict[str, float]:
         """Cosines between the vectors of files decoded at scale and decoded whole."""
         pairs = [
@@ -245,13 +220,9 @@ def _random_tower(folder: Path) -> None:
 
 
 def _shard(files: list[bytes]) -> ShardInput:
-    rows, offset = [], 0
-    for i, file in enumerate(files):
-        row = {"uid": f"{i:032x}", "url": f"http://h.test/{i}.jpg", "image_offset": offset, "image_bytes": len(file)}
-        rows.append(row)
-        offset += len(file)
-    table = pa.Table.from_pylist(rows, schema=DOWNLOAD)
-    return ShardInput(shard_name(0), {"download": table}, MemoryImages(b"".join(files)), Path())
+    places, images = laid_out(files)
+    rows = [{"uid": f"{i:032x}", "url": f"http://h.test/{i}.jpg"} | place for i, place in enumerate(places)]
+    return ShardInput(shard_name(0), {"download": pa.Table.from_pylist(rows, schema=DOWNLOAD)}, images, Path())
 
 
 def _steps(tower: ImageTower, bare: _Bare, files: list[bytes]) -> dict[str, tuple[float, float]]:

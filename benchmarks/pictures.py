@@ -1,5 +1,7 @@
 """The pictures that benchmarks work on."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -34,3 +36,12 @@ class MemoryImages:
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
         return self._data[offset : offset + size]
+
+
+def laid_out(files: Sequence[bytes]) -> tuple[list[dict[str, int]], MemoryImages]:
+    """Files one behind the other: columns image_offset and image_bytes of each, and the object that they lie in."""
+    places, offset = [], 0
+    for file in files:
+        places.append({"image_offset": offset, "image_bytes": len(file)})
+        offset += len(file)
+    return places, MemoryImages(b"".join(files))

@@ -1,75 +1,65 @@
-"""Closed-set boxes: a transformers detector of the DETR family with its own labels.
+"""Closed-set boxes, by one of several families: a detector with labels of its own, or a file of boxes.
 
-The paper runs EVA-02 detectors trained on LVIS and COCO (DenseFusion, section 3.2.1), which need a detectron2
-fork; RT-DETRv2 and D-FINE stand in for them and load natively.
+The paper runs EVA-02 detectors trained on LVIS and COCO (DenseFusion, section 3.2.1), which need a detectron2 fork and
+come in by file; RT-DETRv2, D-FINE and their like stand in for them and load natively. The paper states neither a
+threshold nor a cap; 0.5 is the default of transformers' post-processing, 100 what COCO's evaluation takes of an image.
 """
 
-from typing import Literal
+from collections.abc import Hashable
+from typing import Any
 
-import numpy as np
 from PIL import Image
-from pydantic import Field
 
-from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, load_pretrained, torch_dtype
-from experts.boxes import box_rows, clipped
-from schemas.section import located
+from experts.base import Context, Expert, Prior
+from experts.boxes import scores_of
+from experts.closed_set_detectors.base import ClosedDetector, ClosedSetSection
+from experts.closed_set_detectors.detr import DetrDetector
+from experts.closed_set_detectors.file import FileDetector
 from schemas.tables import BOXES_PRIOR
 
-LONGEST_SIDE = 4096
-LONGEST_ASPECT = 8.0
-
-
-class ClosedSetSection(ModelExpertSection):
-    """Closed-set detector."""
-
-    model: str = located(
-        "PekingU/rtdetr_v2_r101vd", description="hub id (org/name) or local folder of an object detection model"
-    )
-    # float16 is left out: RT-DETRv2 cast to it answers with finite but wrong scores, and so with no boxes.
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the model")
-    threshold: float = Field(0.5, ge=0, le=1, description="a box needs a score above this")
-    max_boxes: int = Field(100, ge=1, le=1000, description="best boxes kept of an image")
+FAMILIES: dict[str, type[ClosedDetector]] = {"detr": DetrDetector, "file": FileDetector}
 
 
 class ClosedSet(Expert):
-    """Object detection with the model's own label names; such models need no NMS."""
+    """Stores boxes down to a floor; those above the threshold are kept, best first. Such models need no NMS."""
 
     name = "closed_set"
-    version = 1
+    version = 2
     schema = BOXES_PRIOR
+    section = ClosedSetSection
+    about = "boxes of the labels that a detector knows"
+    on = True
     config: ClosedSetSection
 
+    def __init__(self, config: ClosedSetSection) -> None:
+        super().__init__(config)
+        self._detector = FAMILIES[config.family](config)
+
+    def models(self) -> dict[str, str]:
+        return self._detector.models()
+
     def open(self, device: str) -> None:
-        from transformers import AutoImageProcessor, AutoModelForObjectDetection
+        self._detector.open(device)
 
-        self._processor, self._model = load_pretrained(
-            self.name, self.config, AutoImageProcessor, AutoModelForObjectDetection, device
-        )
-        self._device = device
+    def least(self) -> tuple[int, int] | None:
+        return self._detector.least()
 
-    def look(self, images: list[Image.Image], context: list[dict[str, Prior]]) -> list[Prior]:
-        import torch
+    def prepare(self, image: Image.Image) -> Any:
+        return self._detector.prepare(image)
 
-        seen = [bounded(image, LONGEST_SIDE, LONGEST_ASPECT) for image in images]
-        inputs = self._processor(images=seen, return_tensors="pt").to(self._device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(torch_dtype(self.config))
-        with torch.inference_mode():
-            outputs = self._model(**inputs)
-        finite(outputs.logits, self.name)
-        finite(outputs.pred_boxes, self.name)
-        found = self._processor.post_process_object_detection(
-            outputs, threshold=self.config.threshold, target_sizes=[(1, 1)] * len(seen)
-        )
-        return [{"boxes": self._boxes(one)} for one in found]
+    def bucket(self, prepared: Any) -> Hashable:
+        return self._detector.bucket(prepared)
 
-    def _boxes(self, found: dict) -> list[dict]:
-        scores = found["scores"].float().cpu().numpy()
-        labels = found["labels"].cpu().numpy()
-        boxes, inside = clipped(found["boxes"].float().cpu().numpy().reshape(-1, 4))
-        order = np.argsort(-scores, kind="stable")
-        order = order[inside[order]][: self.config.max_boxes]
-        names = [self._model.config.id2label[int(labels[i])] for i in order]
-        return box_rows(names, scores[order], boxes[order])
+    def look(self, prepared: list[Any], contexts: list[Context]) -> list[Any]:
+        return self._detector.look(prepared, contexts)
+
+    def finish(self, looked: Any) -> Prior:
+        return {"boxes": self._detector.finish(looked)}
+
+    def decide(self, measured: Prior, context: Context) -> Prior:
+        above = scores_of(measured["boxes"]) > self.config.threshold
+        boxes = [row for row, kept in zip(measured["boxes"], above.tolist(), strict=True) if kept]
+        return measured | {"boxes": boxes[: self.config.max_boxes]}
 
     def close(self) -> None:
-        self._model = self._processor = None
+        self._detector.close()

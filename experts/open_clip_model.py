@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from schemas.identity import model_identity
 from schemas.section import ModelRef
 
 FOLDER_PREFIX = "local-dir:"
@@ -13,6 +14,15 @@ _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 def is_own_name(model: str) -> bool:
     """Whether a model goes by a name of open_clip's (`ViT-B-32`): no folder, and unlike a hub id without a slash."""
     return "/" not in model and not Path(model).is_dir()
+
+
+def open_clip_identity(ref: ModelRef, pretrained: str | None) -> str:
+    """What decides a model's output: its folder's hash, `org/name@revision`, or `open_clip:<name>@<weights tag>`.
+
+    Raises:
+        RequestError: the folder does not exist.
+    """
+    return f"open_clip:{ref.model}@{pretrained}" if is_own_name(ref.model) else model_identity(ref)
 
 
 def open_clip_name(ref: ModelRef) -> str:
@@ -50,10 +60,14 @@ def load_open_clip(name: str, device: str, precision: str, pretrained: str | Non
     """
     import open_clip
 
+    tag = None if name.startswith(FOLDER_PREFIX) else pretrained
+    # Where a name and its weights differ in their activation (ViT-B-16 and OpenAI's), open_clip only warns.
+    quick_gelu = tag is not None and bool((open_clip.get_pretrained_cfg(name, tag) or {}).get("quick_gelu"))
     model, transform = open_clip.create_model_from_pretrained(
         name,
-        pretrained=None if name.startswith(FOLDER_PREFIX) else pretrained,
+        pretrained=tag,
         precision=_PRECISIONS[precision],
         device=device,
+        force_quick_gelu=quick_gelu,
     )
     return model.eval(), transform

@@ -1,124 +1,123 @@
-"""Open-set boxes: OWLv2 with the image's own tags as its classes.
+"""Open-set boxes: a detector that is asked about the image's own tags.
 
-Threshold, prompt prefix, NMS and cap are those of MG-LLaVA's box generation (bbox_generation/image_offline_to_bbox.py,
-module/chat_utils.py), the published pipeline of the same tagger and detector; the paper states none of them.
+The paper asks OWL-ViT v2 about the tagger's tags (DenseFusion, section 3.2.1) and states no threshold. Threshold,
+prompt prefix, NMS and cap are those of MG-LLaVA's box generation (bbox_generation/image_offline_to_bbox.py,
+module/chat_utils.py), the published pipeline of the same tagger and detector. Two things differ from it: boxes are cut
+to the image before NMS, and corners stay fractions where MG-LLaVA rounds them down to whole pixels.
 """
+
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
 
-from experts.base import Expert, ModelExpertSection, Prior, bounded, finite, load_pretrained, torch_dtype
-from experts.boxes import best_per_label, box_rows, clipped, suppress
-from schemas.section import located
+from experts.base import Context, Expert, Pixels, Prior
+from experts.boxes import best_of_each, best_per_label, boxes_of, measured_rows, scores_of, suppress
+from experts.open_set_detectors.base import OpenDetector, OpenSetSection, Scored
+from experts.open_set_detectors.grounding_dino import GroundingDinoDetector
+from experts.open_set_detectors.owlv2 import Owlv2Detector
+from schemas.errors import RequestError
 from schemas.tables import BOXES_PRIOR
 
-# OWLv2's processor pads to a square in float32 before it shrinks: 2048 keeps that under 100 MB an image.
-LONGEST_SIDE = 2048
-LONGEST_ASPECT = 8.0
-
-
-class OpenSetSection(ModelExpertSection):
-    """Open-set detector."""
-
-    model: str = located(
-        "google/owlv2-large-patch14-ensemble", description="hub id (org/name) or local folder of an OWLv2 model"
-    )
-    prefix: str = Field("a photo of ", description="put before a tag to make the detector's query")
-    threshold: float = Field(0.2, ge=0, le=1, description="a box needs a score above this")
-    nms_iou: float = Field(
-        0.2, ge=0, le=1, description="boxes of one label that overlap a better one more than this go"
-    )
-    cap_above: int = Field(100, ge=0, description="the per-label cap applies only when more boxes than this survive")
-    cap_per_label: int = Field(20, ge=1, description="best boxes kept of each label when the cap applies")
+FAMILIES: dict[str, type[OpenDetector]] = {"owlv2": Owlv2Detector, "grounding_dino": GroundingDinoDetector}
 
 
 class OpenSet(Expert):
-    """OWLv2 zero-shot detection, queries from the tags."""
+    """Asks about every tag that was measured; which of them count is decided with the tags.
+
+    OWLv2 scores each tag on its own, so that deciding over what many tags measured gives the boxes that asking about
+    the decided tags alone would have given. Grounding DINO reads the tags together: there it is a filter.
+    """
 
     name = "open_set"
-    version = 1
+    version = 2
     schema = BOXES_PRIOR
-    needs = ("tags",)
+    section = OpenSetSection
+    about = "boxes of the tags, by an open-set detector"
+    on = True
     config: OpenSetSection
 
+    def __init__(self, config: OpenSetSection) -> None:
+        super().__init__(config)
+        self._detector = FAMILIES[config.family](config)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("tags",)
+
+    def models(self) -> dict[str, str]:
+        identity = super().models()
+        self._check_family()
+        return identity
+
+    def _check_family(self) -> None:
+        kind = _model_type(Path(self.config.model))
+        for name, family in FAMILIES.items():
+            if kind in family.model_types and name != self.config.family:
+                raise RequestError(
+                    f"perceive.open_set.model: {self.config.model} holds a model of type {kind}, which is of family "
+                    f"{name}. Set perceive.open_set.family to {name}, or give a model of family {self.config.family}."
+                )
+
     def open(self, device: str) -> None:
-        from transformers import Owlv2ForObjectDetection, Owlv2Processor
+        self._detector.open(device)
 
-        self._processor, self._model = load_pretrained(
-            self.name, self.config, Owlv2Processor, Owlv2ForObjectDetection, device
-        )
-        self._device = device
-        self._queries: dict[str, object] = {}
+    def least(self) -> tuple[int, int] | None:
+        return self._detector.least()
 
-    def look(self, images: list[Image.Image], context: list[dict[str, Prior]]) -> list[Prior]:
-        import torch
+    def prepare(self, image: Image.Image) -> Pixels:
+        return self._detector.prepare(image)
 
-        tags = [list(dict.fromkeys(tag["tag"] for tag in row["tags"]["tags"])) for row in context]
-        seen = [bounded(image, LONGEST_SIDE, LONGEST_ASPECT) for image in images]
-        with torch.inference_mode():
-            self._embed({tag for row in tags for tag in row})
-            pixels = self._processor.image_processor(images=seen, return_tensors="pt").pixel_values
-            grid, _ = self._model.image_embedder(pixel_values=pixels.to(self._device, torch_dtype(self.config)))
-            features = grid.flatten(1, 2)
-            corners = finite(self._model.box_predictor(features, grid).float(), self.name).cpu().numpy()
-            return [
-                {"boxes": self._boxes(features[i : i + 1], corners[i], tags[i], image.size)}
-                for i, image in enumerate(seen)
-            ]
+    def bucket(self, prepared: Pixels) -> tuple[int, ...]:
+        return tuple(prepared.values.shape)
 
-    def _embed(self, tags: set[str]) -> None:
-        """Text embeddings of tags not met before; a tag's queries are the same for every image."""
-        import torch
+    def look(self, prepared: list[Pixels], contexts: list[Context]) -> list[tuple[list[str], Scored]]:
+        tags = [self._asked(context) for context in contexts]
+        return list(zip(tags, self._detector.look(prepared, tags), strict=True))
 
-        # One at a time: a batch's size may decide a last bit, and which tags are new depends on the shards before.
-        for tag in sorted(tags - self._queries.keys()):
-            tokens = self._processor.tokenizer(
-                [f"{self.config.prefix}{tag.strip().lower()}"],
-                padding="max_length",
-                truncation=True,
-                max_length=self._context_length(),
-                return_tensors="pt",
-            )
-            output = self._model.owlv2.get_text_features(
-                input_ids=tokens.input_ids.to(self._device), attention_mask=tokens.attention_mask.to(self._device)
-            )
-            vectors = output if isinstance(output, torch.Tensor) else output.pooler_output
-            self._queries[tag] = (vectors / vectors.norm(dim=-1, keepdim=True))[0]
+    def finish(self, looked: tuple[list[str], Scored]) -> Prior:
+        tags, found = looked
+        return {"boxes": measured_rows(tags, found.tags, found.scores, found.boxes, found.anchors, self.config.keep)}
 
-    def _context_length(self) -> int:
-        return self._model.config.text_config.max_position_embeddings
+    def _asked(self, context: Context) -> list[str]:
+        """The best tags, each once."""
+        return list(dict.fromkeys(_tags(context)))[: self.config.max_queries]
 
-    def _boxes(self, features: object, corners: np.ndarray, tags: list[str], size: tuple[int, int]) -> list[dict]:
-        """Boxes of one image, best first.
+    def decide(self, measured: Prior, context: Context) -> Prior:
+        """Boxes of the decided tags: each box under its best tag, above the threshold, after NMS and the cap.
 
         Args:
-            features: (1, patches, width) of the vision tower.
-            corners: (patches, 4) centre x, centre y, width, height; fractions of the padded square.
-            tags: the image's queries.
-            size: width and height of the picture inside the square, in any unit.
+            context: `tags` is the tags' decided row. Of equal scores the tag that comes first there wins.
         """
-        import torch
-
-        if not tags:
-            return []
-        queries = torch.stack([self._queries[tag] for tag in tags])[None]
-        logits, _ = self._model.class_predictor(features, queries)
-        best = finite(logits[0].float(), self.name).sigmoid().max(dim=-1)
-        scores, labels = best.values.cpu().numpy(), best.indices.cpu().numpy()
-
-        # The picture lies in the upper left of a square as long as its longer side.
-        width, height = size
-        centre, half = corners[:, :2], corners[:, 2:] / 2
-        square = np.concatenate([centre - half, centre + half], axis=1)
-        boxes, inside = clipped(square * max(size) / np.array([width, height, width, height]))
-
-        chosen = np.flatnonzero((scores > self.config.threshold) & inside)
-        chosen = chosen[suppress(boxes[chosen], scores[chosen], labels[chosen], self.config.nms_iou)]
+        places = {tag: place for place, tag in reversed(list(enumerate(_tags(context))))}
+        rows = [row for row in measured["boxes"] if row["label"] in places]
+        labels, scores = np.array([places[row["label"]] for row in rows], dtype=np.int64), scores_of(rows)
+        best = best_of_each(np.array([row["anchor"] for row in rows], dtype=np.int64), scores, labels)
+        chosen = np.flatnonzero(best & (scores > self.config.threshold))
+        chosen = chosen[suppress(boxes_of(rows)[chosen], scores[chosen], labels[chosen], self.config.nms_iou)]
         if len(chosen) > self.config.cap_above:
-            chosen = chosen[best_per_label(labels[chosen], self.config.cap_per_label)]
-        return box_rows([tags[i] for i in labels[chosen]], scores[chosen], boxes[chosen])
+            chosen = chosen[self._capped(labels[chosen])]
+        return measured | {"boxes": [rows[i] for i in chosen.tolist()]}
+
+    def _capped(self, labels: np.ndarray) -> np.ndarray:
+        """Positions kept of boxes ordered best first."""
+        if self.config.cap == "hard":
+            return np.arange(self.config.cap_above)
+        return best_per_label(labels, self.config.cap_per_label)
 
     def close(self) -> None:
-        self._model = self._processor = None
-        self._queries = {}
+        self._detector.close()
+
+
+def _tags(context: Context) -> list[str]:
+    return [tag["tag"] for tag in context["tags"]["tags"]]
+
+
+def _model_type(folder: Path) -> Any:
+    """What config.json of a local folder says it is; None where that is not to be had, which `open` reports."""
+    try:
+        return json.loads((folder / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None

@@ -1,33 +1,37 @@
-"""Tags: the best labels of an image, by one of several families of models.
+"""Tags: scores of labels, by one of several families of models.
 
-The paper tags with RAM++ (DenseFusion, section 3.2.1), whose code and weights have no maintained package; an
-open_clip model over a label list, or a multi-label classifier, has the same seat: its tags are the classes of the
-open-set detector.
+The paper tags with RAM++ (DenseFusion, section 3.2.1); an open_clip model over a label list, or a multi-label
+classifier, has the same seat: its tags are the classes of the open-set detector.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from experts.base import Expert, Prior, bounded, finite, torch_dtype
-from experts.tagger import Tagger, TagsSection
-from experts.tags_open_clip import OpenClipTagger
-from experts.tags_timm import TimmTagger
+from experts.base import Context, Expert, Pixels, Prior, bounded, finite, stacked, torch_dtype
+from experts.taggers.base import Tagger, TagsSection
+from experts.taggers.open_clip import OpenClipTagger
+from experts.taggers.ram_plus import RamPlusTagger
+from experts.taggers.timm import TimmTagger
 from schemas.errors import RequestError
 from schemas.tables import TAGS_PRIOR
 
-FAMILIES: dict[str, type[Tagger]] = {"open_clip": OpenClipTagger, "timm": TimmTagger}
+FAMILIES: dict[str, type[Tagger]] = {"open_clip": OpenClipTagger, "timm": TimmTagger, "ram_plus": RamPlusTagger}
 LONGEST_SIDE = 4096
 LONGEST_ASPECT = 8.0
 
 
 class Tags(Expert):
-    """Scores of labels; the best that reach the threshold are the tags."""
+    """Stores the best labels down to a floor; those above the threshold are the tags."""
 
     name = "tags"
-    version = 1
+    version = 2
     schema = TAGS_PRIOR
+    section = TagsSection
+    about = "tags, of a list of labels or of the model's own"
+    on = True
     config: TagsSection
 
     def __init__(self, config: TagsSection) -> None:
@@ -53,24 +57,40 @@ class Tags(Expert):
 
     def open(self, device: str) -> None:
         self._tagger.open(device)
-        given = self.config.threshold
-        lowest = self._tagger.thresholds if given is None else given
-        self._lowest = np.broadcast_to(np.asarray(lowest, np.float32), len(self._tagger.labels))
         self._device = device
+        own = self._tagger.thresholds
+        self._own: list[Any] = [None] * len(self._tagger.labels) if own is None else own.tolist()
 
-    def look(self, images: list[Image.Image], context: list[dict[str, Prior]]) -> list[Prior]:
+    def least(self) -> tuple[int, int]:
+        _, height, width = self._tagger.transform(Image.new("RGB", (8, 8))).shape
+        return width, height
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        return Pixels(self._tagger.transform(bounded(image, LONGEST_SIDE, LONGEST_ASPECT)), image.size)
+
+    def look(self, prepared: list[Pixels], contexts: list[Context]) -> list[Prior]:
         import torch
 
-        small = [bounded(image, LONGEST_SIDE, LONGEST_ASPECT) for image in images]
-        pixels = torch.stack([self._tagger.transform(image) for image in small])
         with torch.inference_mode():
-            scores = self._tagger.scores(pixels.to(self._device, torch_dtype(self.config)))
+            scores = self._tagger.scores(stacked(prepared, self._device, torch_dtype(self.config)))
         return [{"tags": self._best(row)} for row in finite(scores, self.name).cpu().numpy()]
 
-    def _best(self, scores: np.ndarray) -> list[dict[str, str | float]]:
-        order = np.argsort(-scores, kind="stable")
-        best = order[scores[order] >= self._lowest[order]][: self.config.top_k]
-        return [{"tag": self._tagger.labels[i], "score": float(scores[i])} for i in best]
+    def _best(self, scores: np.ndarray) -> list[dict[str, Any]]:
+        order = np.argsort(-scores, kind="stable")[: self.config.keep]
+        best = order[scores[order] >= self.config.lowest].tolist()
+        labels = self._tagger.labels
+        return [{"tag": labels[i], "score": float(scores[i]), "threshold": self._own[i]} for i in best]
+
+    def decide(self, measured: Prior, context: Context) -> Prior:
+        tags = [tag for tag in measured["tags"] if tag["score"] > self._needed(tag)]
+        return measured | {"tags": tags[: self.config.top_k]}
+
+    def _needed(self, tag: dict[str, Any]) -> float:
+        if tag["tag"] in self.config.tag_thresholds:
+            return self.config.tag_thresholds[tag["tag"]]
+        if self.config.threshold is not None:
+            return self.config.threshold
+        return self._tagger.threshold if tag["threshold"] is None else float(tag["threshold"])
 
     def close(self) -> None:
         self._tagger.close()

@@ -7,8 +7,6 @@ state is a field of `PromptSection`.
 """
 
 import hashlib
-import io
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -17,17 +15,17 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined, Template, TemplateSyntaxError
 from pydantic import Field
 
+from fusion.box_choice import BoxChoiceSection, choose_boxes
 from fusion.priors import Box, Priors
 from fusion.untrusted import clean
 from schemas.errors import RequestError
-from schemas.section import Section, located
+from schemas.section import located
 
 BLOCKS = ("system", "user", "repair")
-SMALL_AREA, MEDIUM_AREA = 0.01, 0.1
 _MAX_LABEL_CHARS = 80
 
 
-class PromptSection(Section):
+class PromptSection(BoxChoiceSection):
     """How priors become a prompt."""
 
     template: str = located(
@@ -37,17 +35,8 @@ class PromptSection(Section):
     )
     word_target: int = Field(192, ge=10, le=2000, description="most words asked for; the paper's figure")
     max_alt_chars: int = Field(512, ge=0, le=8000, description="characters of alt text shown; 0 leaves it out")
-    max_boxes: int = Field(
-        20, ge=0, le=500, description="boxes shown; the paper's examples have 8 and 10, its limit is not stated"
-    )
-    closed_set_min_score: float = Field(0.5, ge=0, le=1, description="least score of a closed-set box; not stated")
-    open_set_min_score: float = Field(0.2, ge=0, le=1, description="least score of an open-set box; not stated")
-    merge_iou: float = Field(
-        0.6, gt=0, le=1, description="boxes of one label that overlap this much are one object: the best score stays"
-    )
     max_ocr_lines: int = Field(40, ge=0, le=1000, description="lines of text shown, in reading order")
     max_ocr_chars: int = Field(200, ge=1, le=2000, description="characters shown of one line of text")
-    ocr_min_score: float = Field(0.5, ge=0, le=1, description="least score of a line of text; not stated")
     tags: bool = Field(False, description="show the tags; the paper's printed template has no slot for them")
     max_tags: int = Field(50, ge=1, le=1000, description="tags shown where `tags` is on, best first")
     depth: bool = Field(False, description="name the shown boxes from near to far by the depth prior")
@@ -85,9 +74,10 @@ class Prompt:
             short_caption=clean(alt_text or "", section.max_alt_chars),
             boxes=[format_box(box) for box in boxes],
             tags=[tag for tag in tags if tag][: section.max_tags],
-            nearest_first=_nearest_first(boxes, priors.disparity_png) if section.depth else [],
+            nearest_first=_nearest_first(boxes, priors) if section.depth else [],
             description=clean(priors.description or "", 2000) if section.florence else "",
             lines=self._lines(priors),
+            experts=priors.others,
         )
         return Messages(self._system, user)
 
@@ -97,8 +87,7 @@ class Prompt:
 
     def _lines(self, priors: Priors) -> list[str]:
         section = self._section
-        good = [line["text"] for line in priors.lines or [] if line["score"] >= section.ocr_min_score]
-        cleaned = (clean(text, section.max_ocr_chars) for text in good)
+        cleaned = (clean(line["text"], section.max_ocr_chars) for line in priors.lines or [])
         return [text for text in cleaned if text][: section.max_ocr_lines]
 
     @cached_property
@@ -115,86 +104,11 @@ def format_box(box: Box) -> str:
     return f"{box['label']}: [{corners}]"
 
 
-def choose_boxes(priors: Priors, section: PromptSection) -> list[Box]:
-    """The boxes to show, in descending area, labels cleaned, corners within 0..1.
-
-    The paper merges its detectors and samples boxes "balanced" towards small objects without saying how. Ours:
-    1. keep the boxes whose score reaches their source's threshold and that have an area at three decimals;
-    2. best score first, closed set before open set, drop a box that overlaps a kept one of its label by `merge_iou`;
-    3. while more than `max_boxes` are left, fill the places in turn from small (< 1 % of the image), medium (< 10 %)
-       and large boxes, best score first.
-    """
-    candidates = [
-        *_usable(priors.closed_set or [], section.closed_set_min_score),
-        *_usable(priors.open_set or [], section.open_set_min_score),
-    ]
-    kept: list[Box] = []
-    for box in sorted(candidates, key=lambda b: -b["score"]):
-        if all(box["label"].casefold() != k["label"].casefold() or iou(box, k) < section.merge_iou for k in kept):
-            kept.append(box)
-    chosen = _balanced(kept, section.max_boxes)
-    return sorted(chosen, key=lambda b: (-area(b), b["label"], b["x1"], b["y1"], b["x2"], b["y2"]))
-
-
-def area(box: Box) -> float:
-    """Fraction of the image that a box covers."""
-    return (box["x2"] - box["x1"]) * (box["y2"] - box["y1"])
-
-
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes that have an area."""
-    width = min(a["x2"], b["x2"]) - max(a["x1"], b["x1"])
-    height = min(a["y2"], b["y2"]) - max(a["y1"], b["y1"])
-    shared = max(width, 0.0) * max(height, 0.0)
-    return shared / (area(a) + area(b) - shared)
-
-
-def _usable(boxes: list[Box], min_score: float) -> list[Box]:
-    out: list[Box] = []
-    for box in boxes:
-        label = clean(box["label"], _MAX_LABEL_CHARS)
-        corners = (box["x1"], box["y1"], box["x2"], box["y2"])
-        if not label or box["score"] < min_score or not all(map(math.isfinite, corners)):
-            continue
-        # 0.0 first: of two equal values max takes the first, and -0.0 would be printed with its sign.
-        x1, y1, x2, y2 = (round(min(max(0.0, v), 1.0), 3) for v in corners)
-        if x2 > x1 and y2 > y1:
-            out.append(Box(label=label, score=box["score"], x1=x1, y1=y1, x2=x2, y2=y2))
-    return out
-
-
-def _balanced(boxes: list[Box], limit: int) -> list[Box]:
-    """At most `limit` of `boxes` (best first), drawn in turn from the size classes, the smallest first."""
-    if len(boxes) <= limit:
-        return boxes
-    classes: list[list[Box]] = [[], [], []]
-    for box in boxes:
-        classes[(area(box) >= SMALL_AREA) + (area(box) >= MEDIUM_AREA)].append(box)
-    chosen: list[Box] = []
-    while len(chosen) < limit:
-        for members in classes:
-            if members and len(chosen) < limit:
-                chosen.append(members.pop(0))
-    return chosen
-
-
-def _nearest_first(boxes: list[Box], disparity_png: bytes | None) -> list[str]:
-    """Labels of `boxes` by the median disparity inside them, nearest first."""
-    if disparity_png is None or not boxes:
-        return []
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(io.BytesIO(disparity_png)) as image:
-        disparity = np.asarray(image, np.float32)
-    height, width = disparity.shape
-
-    def nearness(box: Box) -> float:
-        left, upper = min(int(box["x1"] * width), width - 1), min(int(box["y1"] * height), height - 1)
-        right, lower = math.ceil(box["x2"] * width), math.ceil(box["y2"] * height)
-        return float(np.median(disparity[upper : max(lower, upper + 1), left : max(right, left + 1)]))
-
-    return [box["label"] for box in sorted(boxes, key=nearness, reverse=True)]
+def _nearest_first(boxes: list[Box], priors: Priors) -> list[str]:
+    """Labels of the shown boxes whose depth is known, nearest first."""
+    labels = {(box["expert"], box["anchor"]): box["label"] for box in boxes}
+    places = [(depth["expert"], depth["anchor"]) for depth in priors.depths or []]
+    return [labels[place] for place in places if place in labels]
 
 
 def _compile(source: str, name: str) -> Template:

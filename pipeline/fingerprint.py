@@ -27,7 +27,12 @@ def digest(value: Any) -> str:
 
 def stage_identity(stage: Stage) -> Components:
     """The part of the components that is the same for all of a stage's shards."""
-    return {"version": stage.version, "config": stage.config.decides(), "models": stage.identity}
+    return {
+        "version": stage.version,
+        "config": stage.config.decides(),
+        "models": stage.identity,
+        "perceive": stage.decisions(),
+    }
 
 
 def with_inputs(identity: Components, inputs: dict[str, str]) -> Components:
@@ -45,7 +50,8 @@ class Change:
     """One thing that differs between two components, named as in --set where there is such a key.
 
     `caption.max_tokens` for a config field, `caption.version` for the stage's code, `embed.model` for the identity of
-    what lies where the config points, `inputs.select` for an upstream stage.
+    what lies where the config points, `perceive.tags.threshold` for what is applied when an expert's table is read,
+    `inputs.select` for an upstream stage.
     """
 
     name: str
@@ -62,6 +68,7 @@ def changes(stage: str, old: Components, new: Components) -> list[Change]:
         *_differences(f"{stage}.version", old.get("version"), new.get("version")),
         *_differences(stage, old.get("config", {}), new.get("config", {})),
         *_differences(stage, old.get("models", {}), new.get("models", {})),
+        *_differences("perceive", old.get("perceive", {}), new.get("perceive", {})),
         *_differences("inputs", old.get("inputs", {}), new.get("inputs", {})),
     ]
 

@@ -24,6 +24,7 @@ from stages.base import Stage
 from stages.card import render_card
 from stages.dataset import CARD, PackagedShard, assemble_dataset, check_dataset, read_manifest
 from stages.export import export_folder, export_hub
+from stages.priors import DecidedPriors
 
 DATASET = "dataset"
 REPORT = "report/index.html"
@@ -103,7 +104,8 @@ def card(view: View) -> str:
 def make_report(view: View) -> Path:
     captioned = next(item for item in view.plans if item.name == "caption")
     shards = [shard for shard in captioned.shards if shard not in captioned.pending] if captioned.final else []
-    samples = pick_samples(view.store, CommittedImages(view.store), view.stages, shards, view.config.run.gallery)
+    priors = DecidedPriors(view.config.perceive)
+    samples = pick_samples(view.store, CommittedImages(view.store), priors, shards, view.config.run.gallery)
     view.store.storage.write(REPORT, render_report(view.summary, samples, _curation(view)).encode())
     return view.root / REPORT
 

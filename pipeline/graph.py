@@ -12,14 +12,17 @@ from stages.embed import EmbedStage
 from stages.ingest import IngestStage
 from stages.package import PackageStage
 from stages.perceive import PerceiveStage
+from stages.priors import DecidedPriors
 from stages.select import SelectStage
 
 
 def build_stages(config: Config) -> list[Stage]:
     """Every stage of a run, upstream first. Cheap: nothing is read."""
     experts = config.perceive.experts()
-    embed, caption = EmbedStage(config.embed), CaptionStage(config.caption, tuple(experts))
+    priors = DecidedPriors(config.perceive)
+    embed, caption = EmbedStage(config.embed), CaptionStage(config.caption, priors)
     perceive = [PerceiveStage(name, section) for name, section in experts.items()]
+    scores = [stage for stage in perceive if stage.rows_from == "dedup"]
 
     def provenance() -> dict[str, str]:
         looked = {stage.name: ", ".join(sorted(stage.identity.values())) for stage in (embed, *perceive)}
@@ -31,10 +34,11 @@ def build_stages(config: Config) -> list[Stage]:
         embed,
         ClusterStage(config.cluster),
         DedupStage(config.dedup),
-        SelectStage(config.select),
-        *perceive,
+        *scores,
+        SelectStage(config.select, tuple(config.perceive.experts("dedup"))),
+        *(stage for stage in perceive if stage not in scores),
         caption,
-        PackageStage(config.package, tuple(experts), provenance),
+        PackageStage(config.package, priors, provenance),
     ]
 
 
@@ -54,7 +58,7 @@ def segments(stages: list[Stage]) -> Iterator[list[Stage]]:
 
 
 def shards_come_from(stages: list[Stage], stage: Stage) -> str | None:
-    """The gather whose shards a map stage works on: `ingest` before `select`, `select` after it."""
+    """The gather whose shards a map stage works on: `ingest` before `dedup`, then `dedup`, `select` after it."""
     by_name = {s.name: s for s in stages}
     while stage.rows_from is not None:
         stage = by_name[stage.rows_from]

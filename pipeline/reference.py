@@ -21,8 +21,10 @@ caption: {max_tokens: 400}
 ```
 
 `${run}` in a value stands for the run directory. Settings marked *runtime* only say how or where the work is done:
-changing one re-runs nothing. Of a *place*, what lies there decides (a file's content, a model's weights or revision),
-not its name. All others enter the fingerprint: changing one re-runs that stage and what follows from it.
+changing one re-runs nothing. Settings marked *later* are applied whenever an expert's table is read: changing one
+re-runs no expert, only those who read (`caption`, `package`). Of a *place*, what lies there decides (a file's content,
+a model's weights or revision), not its name. All others enter the fingerprint: changing one re-runs that stage and what
+follows from it.
 
 | setting | default | what it is |
 |---|---|---|
@@ -40,8 +42,8 @@ def _rows(section: type[Section], prefix: str, is_runtime: bool) -> list[tuple[s
         path, extra = f"{prefix}{name}", field.json_schema_extra
         runtime = is_runtime or (isinstance(extra, dict) and bool(extra.get("runtime")))
         inner = _section(field.annotation)
-        place = isinstance(extra, dict) and bool(extra.get("place"))
-        mark = " *place*" if place else " *runtime*" if runtime else ""
+        marks = [name for name in ("place", "later") if isinstance(extra, dict) and extra.get(name)]
+        mark = "".join(f" *{name}*" for name in marks or (["runtime"] if runtime else []))
         if inner is None:
             bounds = _bounds(field)
             rows.append((path, _default(field), f"{field.description}{bounds}{mark}".replace("|", "\\|")))

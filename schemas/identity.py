@@ -8,7 +8,7 @@ from schemas.section import ModelRef
 
 
 def model_identity(ref: ModelRef) -> str:
-    """`org/name@revision` for a hub model, `folder:<sha256>` for a local one.
+    """`org/name@revision` for a hub model, `folder:<sha256>` for a local one, `file:<sha256>` for a local file.
 
     The folder's hash covers relative names and bytes, so a retrained model in the same place is a different model,
     and the same model in another place is the same.
@@ -19,6 +19,8 @@ def model_identity(ref: ModelRef) -> str:
     path = Path(ref.model)
     if path.is_dir():
         return f"folder:{folder_hash(path)}"
+    if path.is_file():
+        return f"file:{file_sha256(path)}"
     if path.is_absolute() or ref.model.startswith(("./", "../", "~")):
         raise RequestError(
             f"The model folder {ref.model} does not exist. Give an existing folder or a hub id (org/name)."

@@ -47,8 +47,12 @@ class Reason(StrEnum):
     DUPLICATE_SEMANTIC = "duplicate_semantic"
     # select
     NOT_SELECTED = "not_selected"
-    # caption
+    NSFW = "nsfw"
+    WATERMARKED = "watermarked"
+    LOW_AESTHETIC = "low_aesthetic"
+    # select and caption
     EXPERT_FAILED = "expert_failed"
+    # caption
     ENGINE_ERROR = "engine_error"
     CAPTION_REJECTED = "caption_rejected"
     # any stage

@@ -1,13 +1,15 @@
 """Configuration sections: typed, bounded, described; unknown keys are refused.
 
-A field either *decides* what a shard contains, and then it is part of the fingerprint, or it only says
-how the work is done (`runtime`), and then changing it re-runs nothing.
+A field either *decides* what a shard contains, and then it is part of the fingerprint; or it only says how the work is
+done (`runtime`), and then changing it re-runs nothing; or it is applied by whoever reads what was measured (`later`),
+and then changing it re-runs the readers and not the measurement.
 """
 
 import os
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 
 class Section(BaseModel):
@@ -16,22 +18,36 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     def decides(self) -> dict[str, Any]:
-        """The JSON values of the fields that decide content, `runtime` fields left out at any depth."""
+        """The JSON values of the fields that decide content, `runtime` and `later` fields left out at any depth."""
         out: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
-            extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("runtime"):
+            if _marked(field, "runtime") or _marked(field, "later"):
                 continue
             value = getattr(self, name)
-            out[name] = (
-                value.decides() if isinstance(value, Section) else self.model_dump(mode="json", include={name})[name]
-            )
+            out[name] = value.decides() if isinstance(value, Section) else self._json(name)
         return out
+
+    def decisions(self) -> dict[str, Any]:
+        """The JSON values of the `later` fields."""
+        return {name: self._json(name) for name, field in type(self).model_fields.items() if _marked(field, "later")}
+
+    def _json(self, name: str) -> Any:
+        return self.model_dump(mode="json", include={name})[name]
+
+
+def _marked(field: FieldInfo, mark: str) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get(mark))
 
 
 def runtime(default: Any = ..., **kwargs: Any) -> Any:
     """A pydantic Field that does not enter the fingerprint (resources, deadlines, concurrency)."""
     return Field(default, json_schema_extra={"runtime": True}, **kwargs)
+
+
+def later(default: Any = ..., **kwargs: Any) -> Any:
+    """A pydantic Field that is applied when what was measured is read: a threshold, a limit, a rule of merging."""
+    return Field(default, json_schema_extra={"later": True}, **kwargs)
 
 
 def located(default: Any = ..., **kwargs: Any) -> Any:

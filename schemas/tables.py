@@ -23,6 +23,11 @@ _SCORES = [
     _field("similarity", pa.float32(), null=True, unit="cosine", about="image-text similarity stated by the source"),
     _field("language", pa.string(), null=True, about="stated by the source, lower case"),
 ]
+_MEASURED = [
+    _field("aesthetic_score", pa.float32(), null=True, unit="score, about 1..10", about="of perceive.aesthetic"),
+    _field("nsfw_score", pa.float32(), null=True, unit="probability", about="of perceive.nsfw"),
+    _field("watermark_score", pa.float32(), null=True, unit="probability", about="of perceive.watermark"),
+]
 _IMAGE = [
     _field("sha256", pa.string(), about="of the original bytes"),
     _field("format", pa.string(), about="lower-case Pillow format name: jpeg, png, webp, ..."),
@@ -88,11 +93,13 @@ SELECT = pa.schema(
         *_CLUSTERED,
         _field("rank", pa.int32(), about="place in its cluster by the ranking key, from 0"),
         *_SCORES,
+        *_MEASURED,
         _field("image_shard", pa.string(), about="download shard whose images object holds the bytes"),
         *_LOCATION,
     ]
 )
 
+# Of all rows but those that a limit on a score stopped.
 TAKING_ORDER = pa.schema(
     [
         UID,
@@ -110,9 +117,25 @@ BOX = pa.struct(
         _field("y1", pa.float32(), unit="fraction", frame="image, normalised"),
         _field("x2", pa.float32(), unit="fraction", frame="image, normalised"),
         _field("y2", pa.float32(), unit="fraction", frame="image, normalised"),
+        _field("anchor", pa.int32(), about="rows of one expert and anchor are one box under several labels"),
     ]
 )
-TAG = pa.struct([_field("tag", pa.string()), _field("score", pa.float32(), unit="confidence 0..1")])
+TAG = pa.struct(
+    [
+        _field("tag", pa.string()),
+        _field("score", pa.float32(), unit="confidence 0..1"),
+        _field(
+            "threshold", pa.float32(), null=True, about="of this tag by the checkpoint's own list, where it has one"
+        ),
+    ]
+)
+OBJECT_DEPTH = pa.struct(
+    [
+        _field("expert", pa.string(), about="whose box"),
+        _field("anchor", pa.int32(), about="of that box"),
+        _field("nearness", pa.float32(), unit="fraction", about="0 is the farthest place of the image, 1 the nearest"),
+    ]
+)
 TEXT_LINE = pa.struct(
     [
         _field("text", pa.string(), about="verbatim, in its own script"),
@@ -127,8 +150,10 @@ TEXT_LINE = pa.struct(
     ]
 )
 
+# Experts store what they measured, down to a floor; thresholds are applied when a row is read (Expert.decide).
 TAGS_PRIOR = pa.schema([UID, _field("tags", pa.list_(TAG), about="best first"), _ERROR])
 BOXES_PRIOR = pa.schema([UID, _field("boxes", pa.list_(BOX), about="best first"), _ERROR])
+SCORE_PRIOR = pa.schema([UID, _field("score", pa.float32(), null=True), _ERROR])
 OCR_PRIOR = pa.schema([UID, _field("lines", pa.list_(TEXT_LINE), about="reading order"), _ERROR])
 DEPTH_PRIOR = pa.schema(
     [
@@ -143,6 +168,7 @@ DEPTH_PRIOR = pa.schema(
         ),
         _field("disparity_min", pa.float32(), null=True, unit="model output"),
         _field("disparity_max", pa.float32(), null=True, unit="model output"),
+        _field("objects", pa.list_(OBJECT_DEPTH), about="boxes of other experts, where those were given"),
         _ERROR,
     ]
 )
@@ -152,6 +178,7 @@ FLORENCE_PRIOR = pa.schema(
         _field("caption", pa.string(), null=True),
         _field("lines", pa.list_(TEXT_LINE), about="OCR with region; score is 1, the model states none"),
         _field("regions", pa.list_(BOX), about="dense region captions; score is 1, the model states none"),
+        _field("phrases", pa.list_(BOX), about="boxes of phrases that it was given; score is 1, the model states none"),
         _ERROR,
     ]
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -92,6 +92,10 @@ class Stage(ABC):
     def identity(self) -> dict[str, str]:
         """`models()`, asked once, because weights take long to hash; a run sets it to what it found at its start."""
         return self.models()
+
+    def decisions(self) -> dict[str, dict[str, Any]]:
+        """What is applied to the experts' tables as they are read, by expert and setting."""
+        return {}
 
     def check(self) -> None:  # noqa: B027  an optional hook, not a forgotten abstract
         """Look, before anything starts, for what would stop every shard.

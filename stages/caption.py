@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from PIL import Image
@@ -21,6 +22,7 @@ from schemas.section import StageSection, runtime
 from schemas.tables import CAPTION
 from stages.base import POISON_DETAIL, MapStage, ShardInput, ShardOutput, align
 from stages.image_url import image_url
+from stages.priors import DecidedPriors
 
 # A row that was under way at two deaths of the engine is asked alone; one that fells it twice more is poison.
 DEATHS_IN_COMPANY = 2
@@ -80,7 +82,7 @@ class CaptionStage(MapStage):
     """Owns one engine and asks it for one caption per row.
 
     Args:
-        experts: names of the experts that are on, without the `perceive.` prefix.
+        priors: what the experts that are on say.
     """
 
     name = "caption"
@@ -89,14 +91,17 @@ class CaptionStage(MapStage):
     rows_from = "select"
     config: CaptionSection
 
-    def __init__(self, config: CaptionSection, experts: tuple[str, ...]) -> None:
+    def __init__(self, config: CaptionSection, priors: DecidedPriors) -> None:
         super().__init__(config)
-        self.experts = experts
-        self.also_reads = tuple(f"perceive.{expert}" for expert in experts)
+        self._priors = priors
+        self.also_reads = priors.tables
         self._server: VLLMServer | None = None
 
     def models(self) -> dict[str, str]:
         return {"engine": self.config.engine.identity(), "prompt": Prompt(self.config.prompt).version()}
+
+    def decisions(self) -> dict[str, dict[str, Any]]:
+        return self._priors.decisions()
 
     def check(self) -> None:
         self.models()
@@ -107,7 +112,7 @@ class CaptionStage(MapStage):
                 "Give a worker as many GPUs as its engine splits the model over."
             )
         for expert in ("tags", "depth", "florence"):
-            if getattr(self.config.prompt, expert) and expert not in self.experts:
+            if getattr(self.config.prompt, expert) and expert not in self._priors.experts:
                 raise RequestError(
                     f"caption.prompt.{expert} shows a prior of perceive.{expert}, which is null. Turn the expert on, "
                     f"or set caption.prompt.{expert}=false."
@@ -136,7 +141,7 @@ class CaptionStage(MapStage):
         self._restarts = 0
         if self._server is not None:
             self._server.forgive()
-        rows = _Rows(shard, self.experts)
+        rows = _Rows(shard, self._priors)
         stops = self._unready(rows) if self.config.require_priors else {}
         judged: dict[int, _Judged] = {}
 
@@ -298,14 +303,17 @@ class CaptionStage(MapStage):
 
 
 class _Rows:
-    """The selected rows of one shard; priors and images are taken out one row at a time, a shard's worth is large."""
+    """The selected rows of one shard; measured priors and images are taken out one row at a time, a shard's worth is
+    large."""
 
-    def __init__(self, shard: ShardInput, experts: tuple[str, ...]) -> None:
+    def __init__(self, shard: ShardInput, priors: DecidedPriors) -> None:
         chosen = shard.tables["select"]
         self.uids: list[str] = chosen.column("uid").to_pylist()
         self.urls: list[str] = chosen.column("url").to_pylist()
         self.alt_texts: list[str | None] = chosen.column("alt_text").to_pylist()
-        self.priors = {expert: align(shard.tables[f"perceive.{expert}"], self.uids) for expert in experts}
+        self.priors = {expert: align(shard.tables[f"perceive.{expert}"], self.uids) for expert in priors.experts}
+        self._decide = priors
+        self._decided: dict[int, Priors] = {}
         self._images = shard.images
         self._places = chosen.select(["image_shard", "image_offset", "image_bytes"])
 
@@ -314,7 +322,10 @@ class _Rows:
         return self._images.read(place["image_shard"], place["image_offset"], place["image_bytes"])
 
     def priors_of(self, i: int) -> Priors:
-        return Priors.of({expert: table.slice(i, 1).to_pylist()[0] for expert, table in self.priors.items()})
+        if i not in self._decided:
+            measured = {expert: table.slice(i, 1).to_pylist()[0] for expert, table in self.priors.items()}
+            self._decided[i] = Priors.of(self._decide.of(measured))
+        return self._decided[i]
 
 
 def _openai_messages(messages: Messages, url: str) -> MessageList:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from experts.open_clip_model import is_own_name
+from experts.open_clip_model import is_own_name, open_clip_identity
 from schemas.errors import SetupError
 from schemas.ledger import Drop, Reason
 from schemas.section import ModelRef, StageSection, located, runtime
@@ -16,7 +16,7 @@ from schemas.tables import EMBED
 from stages.base import MapStage, ShardInput, ShardOutput
 from stages.decode_ahead import Batch, decoded_batches
 from stages.embeddings.precomputed import Precomputed, PrecomputedSection, precomputed_files, precomputed_identity
-from stages.image_tower import Encoding, ImageTower, check_tower, tower_identity
+from stages.image_tower import Encoding, ImageTower, check_tower
 
 _NO_VECTOR = {
     False: "its key is not in embed.precomputed",
@@ -77,14 +77,14 @@ class EmbedStage(MapStage):
     """One unit vector an image; what does not decode, or has no vector where none is computed, stops here."""
 
     name = "embed"
-    version = 2
+    version = 3
     schema = EMBED
     rows_from = "download"
     config: EmbedSection
 
     def models(self) -> dict[str, str]:
         config = self.config
-        model = {"model": tower_identity(config, config.pretrained)} if config.computes else {}
+        model = {"model": open_clip_identity(config, config.pretrained)} if config.computes else {}
         files = {"precomputed": precomputed_identity(config.precomputed)} if config.precomputed else {}
         return model | files
 

@@ -25,15 +25,6 @@ _LONGEST = 8
 """Of a strip, the middle that is this many times as long as it is wide says all that the centre crop keeps."""
 
 
-def tower_identity(ref: ModelRef, pretrained: str | None) -> str:
-    """What decides the vectors: `folder:<sha256>`, `org/name@revision`, or `open_clip:<name>@<weights tag>`.
-
-    Raises:
-        RequestError: the folder does not exist.
-    """
-    return f"open_clip:{ref.model}@{pretrained}" if is_own_name(ref.model) else model_identity(ref)
-
-
 def check_tower(ref: ModelRef, pretrained: str | None) -> None:
     """Look, without loading weights, for a name that open_clip does not know.
 

@@ -2,8 +2,8 @@
 
 The same input gives the same bytes. Two choices are made for readers that infer a schema from the first few samples
 (`datasets` takes five, then refuses or silently empties what differs): every image is called `.jpg`, whatever its
-format, because all decoders go by content and the true format is in the JSON; and what varies in shape, `priors` and
-`findings`, is JSON text inside the JSON, as img2dataset does with EXIF.
+format, because all decoders go by content and the true format is in the JSON; and what varies in shape, `priors`,
+`findings` and `scores`, is JSON text inside the JSON, as img2dataset does with EXIF.
 """
 
 import hashlib
@@ -18,9 +18,12 @@ from pydantic import Field
 from schemas.section import StageSection
 from schemas.tables import PACKAGE
 from stages.base import ImageSource, MapStage, ShardInput, ShardOutput, align
+from stages.priors import DecidedPriors
 from stages.tar import DeterministicTar
 
 IMAGE_EXTENSION = "jpg"
+SCORES = ("aesthetic", "nsfw", "watermark")
+"""What the experts of these names measured; null where one is off."""
 DECIMALS = 6  # float32 carries seven significant digits; scores and fractions are below 1
 
 
@@ -37,24 +40,25 @@ class PackageStage(MapStage):
 
     Args:
         config: the section.
-        experts: names of the experts that are on, without the `perceive.` prefix.
+        priors: what the experts that are on say.
         provenance: what made the sample, copied into every JSON: model identities by stage name, and under `prompt` and
             `engine` the prompt's version and the engine's identity. Called once, where it is needed.
     """
 
     name = "package"
-    version = 1
+    version = 2
     schema = PACKAGE
     rows_from = "caption"
     config: PackageSection
 
-    def __init__(
-        self, config: PackageSection, experts: tuple[str, ...], provenance: Callable[[], dict[str, str]]
-    ) -> None:
+    def __init__(self, config: PackageSection, priors: DecidedPriors, provenance: Callable[[], dict[str, str]]) -> None:
         super().__init__(config)
-        self.experts = experts
+        self._priors = priors
         self._provenance = provenance
-        self.also_reads = ("select", *(f"perceive.{expert}" for expert in experts))
+        self.also_reads = ("select", *priors.tables)
+
+    def decisions(self) -> dict[str, dict[str, Any]]:
+        return self._priors.decisions()
 
     def models(self) -> dict[str, str]:
         return self._provenance()
@@ -68,12 +72,12 @@ class PackageStage(MapStage):
         captions = shard.tables["caption"]
         uids = captions.column("uid").to_pylist()
         selected = align(shard.tables["select"], uids).to_pylist()
-        priors = {e: align(shard.tables[f"perceive.{e}"], uids).to_pylist() for e in self.experts}
+        priors = {e: align(shard.tables[f"perceive.{e}"], uids).to_pylist() for e in self._priors.experts}
         path = shard.scratch / f"{shard.shard}.tar"
         rows = []
         with path.open("wb") as raw, DeterministicTar(raw) as tar:
             for i, (caption, image) in enumerate(zip(captions.to_pylist(), selected, strict=True)):
-                looked = {expert: table[i] for expert, table in priors.items()}
+                looked = self._priors.of({expert: table[i] for expert, table in priors.items()})
                 rows.append(self._write_sample(tar, shard.images, caption, image, looked))
         return ShardOutput(
             rows=pa.Table.from_pylist(rows, schema=PACKAGE),
@@ -119,6 +123,7 @@ class PackageStage(MapStage):
         return {
             **{name: image[name] for name in ("uid", "url", "sha256", "format", "width", "height", "cluster")},
             "alt_text": image["alt_text"] or "",
+            "scores": canonical_json({name: image[f"{name}_score"] for name in SCORES}),
             "priors": canonical_json(seen),
             "findings": canonical_json(caption["findings"]),
             "repaired": caption["repaired"],

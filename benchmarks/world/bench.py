@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.pictures import MemoryImages
+from benchmarks.pictures import MemoryImages, laid_out
 from benchmarks.threads import torch_threads
 from pipeline.config import Config
 from schemas.errors import ContractError
@@ -68,13 +68,12 @@ class Bench:
 
     def download(self, files: Mapping[str, bytes]) -> Pictures:
         """What the download stage notes of files, by uid. Raises FetchRefused where it would not take one."""
-        rows, offset = [], 0
-        for uid, data in files.items():
-            seen = self._inspector.inspect(data)
-            place = {"image_offset": offset, "image_bytes": len(data)}
-            rows.append({"uid": uid, "url": f"http://h.test/{uid}"} | vars(seen) | place)
-            offset += len(data)
-        return Pictures(pa.Table.from_pylist(rows, schema=DOWNLOAD), MemoryImages(b"".join(files.values())))
+        places, images = laid_out(list(files.values()))
+        rows = [
+            {"uid": uid, "url": f"http://h.test/{uid}"} | vars(self._inspector.inspect(data)) | place
+            for (uid, data), place in zip(files.items(), places, strict=True)
+        ]
+        return Pictures(pa.Table.from_pylist(rows, schema=DOWNLOAD), images)
 
     def embed(self, pictures: Pictures) -> pa.Table:
         return _whole(self._embed, self._map(self._embed, pictures, {"download": pictures.rows}))

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,12 +24,15 @@ from benchmarks.world.perception import (
 from benchmarks.world.shots import COPIES, Shot, shoot, validation_mean_map
 from demo.shapes import CATEGORIES
 from demo.weights import make_weights
+from experts.base import ExpertSection
+from experts.florence import FlorenceSection
+from experts.registry import EXPERTS as EXPERT_CLASSES
 from pipeline.config import Config, load_config
 from pipeline.world import FOLDER
-from schemas.tables import TAGS_PRIOR
 from stages.perceive import PerceiveStage
 
 Say = Callable[[str], None]
+_AT_ANY_SCORE = ("open_set", "closed_set")
 EXPERTS = ("tags", "open_set", "closed_set", "ocr", "depth", "florence")
 """Those that the figures are of; the configuration may switch off any."""
 
@@ -96,10 +99,9 @@ def measure(
             mean = validation_mean_map()
         say("loading models")
         stages = {name: bench.open(PerceiveStage(name, section)) for name, section in experts.items()}
-        for name in ("open_set", "closed_set"):
+        for name in _AT_ANY_SCORE:
             if name in experts:
-                everything = experts[name].model_copy(update={"threshold": 0.0})
-                stages[f"{name} at any score"] = bench.open(PerceiveStage(name, everything))
+                stages[f"{name} at any score"] = bench.open(PerceiveStage(name, _everything(experts[name])))
         for seeds in sets:
             yield _measure_set(bench, stages, seeds, kinds, mean, say)
 
@@ -119,21 +121,25 @@ def _measure_set(
     with clock("curation"):
         pictures = bench.download({uid_of(shot.truth.seed): shot.picture for shot in shots})
         figures = curation_figures(bench, shots, pictures)
+    measured: dict[str, Priors] = {}
     priors: dict[str, Priors] = {}
     for name in EXPERTS:
         if name in stages:
             with clock(name):
-                needs = _tags_table(pictures, priors["tags"]) if name == "open_set" else None
-                priors[name] = bench.perceive(stages[name], pictures, needs)
+                tables = {f"perceive.{one}": _table(one, pictures, rows) for one, rows in measured.items()}
+                measured[name] = bench.perceive(stages[name], pictures, tables)
+                priors[name] = _decided(stages[name], measured[name], priors)
     unfiltered: dict[str, Priors] = {}
     with clock("boxes at any score"):
         if "closed_set" in priors:
             unfiltered["closed_set"] = bench.perceive(stages["closed_set at any score"], pictures)
         if "open_set" in priors:
             stage = stages["open_set at any score"]
-            every = [{"tag": name, "score": 1.0} for name in CATEGORIES]
-            for name, tags in (("open_set", priors["tags"]), ("named", [{"tags": every}] * len(shots))):
-                unfiltered[name] = bench.perceive(stage, pictures, _tags_table(pictures, tags))
+            every = [{"tag": name, "score": 1.0, "threshold": None} for name in CATEGORIES]
+            named = [{"tags": every}] * len(shots)
+            for name, asked, given in (("open_set", measured["tags"], priors["tags"]), ("named", named, named)):
+                rows = bench.perceive(stage, pictures, {"perceive.tags": _table("tags", pictures, asked)})
+                unfiltered[name] = _decided(stage, rows, {"tags": given})
     if "tags" in priors:
         figures |= tags_figures(shots, priors["tags"])
     if "closed_set" in priors:
@@ -145,17 +151,28 @@ def _measure_set(
     if "ocr" in priors:
         figures |= signs_figures(shots, priors["ocr"])
     if "florence" in priors:
-        section = bench.config.perceive.florence
-        assert section is not None
+        section = bench.config.perceive.experts()["florence"]
+        assert isinstance(section, FlorenceSection)
         figures |= florence_figures(shots, priors["florence"], section)
     return Measured(figures, clock.seconds, bench.models, shots, priors)
 
 
-def _tags_table(pictures: Pictures, tags: Priors) -> dict[str, pa.Table]:
-    """What the stage `perceive.tags` would have committed."""
+def _everything(section: ExpertSection) -> ExpertSection:
+    """A detector's section that stores and shows boxes of any score."""
+    return section.model_copy(update={"floor": 0.0, "keep": 10_000, "threshold": 0.0})
+
+
+def _decided(stage: PerceiveStage, rows: Priors, before: Mapping[str, Priors]) -> Priors:
+    """What a stage's rows say at its section's thresholds, given what the experts before it say."""
+    expert = EXPERT_CLASSES[stage.name.removeprefix("perceive.")](stage.config)
+    return [expert.decide(row, {name: said[i] for name, said in before.items()}) for i, row in enumerate(rows)]
+
+
+def _table(expert: str, pictures: Pictures, priors: Priors) -> pa.Table:
+    """What the expert's stage would have committed."""
     uids = pictures.rows["uid"].to_pylist()
-    rows = [{"uid": uid, "tags": prior["tags"], "error": None} for uid, prior in zip(uids, tags, strict=True)]
-    return {"perceive.tags": pa.Table.from_pylist(rows, schema=TAGS_PRIOR)}
+    rows = [{**prior, "uid": uid, "error": None} for uid, prior in zip(uids, priors, strict=True)]
+    return pa.Table.from_pylist(rows, schema=EXPERT_CLASSES[expert].schema)
 
 
 class _Clock:

@@ -118,7 +118,7 @@ def florence_figures(shots: Sequence[Shot], priors: Priors, section: FlorenceSec
     """What demo.metrics.florence says of what the stage is asked for, and of answers that do not look."""
     truths = [shot.truth for shot in shots]
     figures: dict[str, dict[str, float]] = {"florence": {}, "florence.fixed": {}}
-    if section.caption:
+    if section.caption != "none":
         figures["florence"] |= florence.caption_figures([prior["caption"] for prior in priors], truths)
         figures["florence.fixed"] |= florence.fixed_caption_figures(truths)
     if section.regions:

@@ -15,8 +15,8 @@ from demo.captions import DEPTHS, SIDES, depth_of, side_of, with_article
 from demo.palette import OBJECT_COLOURS
 from demo.shapes import CATEGORIES
 from demo.truth import SceneTruth
-from experts.tagger import TagsSection
-from experts.tags_open_clip import OpenClipTagger
+from experts.taggers.base import TagsSection
+from experts.taggers.open_clip import OpenClipTagger
 
 TEMPLATES = ("a photo of {}", "a photo of {}", "a photo of {}", "{}", "a picture of {}", "an image of {}")
 """Around a label; the tags expert uses the first."""

@@ -2,20 +2,18 @@
 
 from pipeline.report.build import ReportSample
 from pipeline.store import Store
-from stages.base import ImageSource, Stage, align
-
-EXPERT = "perceive."
+from stages.base import ImageSource, align
+from stages.priors import DecidedPriors
 
 
 def pick_samples(
-    store: Store, images: ImageSource, stages: list[Stage], shards: list[str], count: int
+    store: Store, images: ImageSource, priors: DecidedPriors, shards: list[str], count: int
 ) -> list[ReportSample]:
     """At most `count` rows with everything that is known of them.
 
     Args:
         shards: those whose captions are up to date.
     """
-    experts = [stage.name for stage in stages if stage.name.startswith(EXPERT)]
     sizes = {shard: (store.record_of("caption", shard).rows_of(shard).rows or 0) for shard in shards}
     total = sum(sizes.values())
     wanted = {round(i * total / min(count, total)) for i in range(min(count, total))} if total else set()
@@ -23,18 +21,18 @@ def pick_samples(
     for shard, size in sizes.items():
         places = [place - first for place in sorted(wanted) if first <= place < first + size]
         if places:
-            samples += _samples(store, images, shard, places, experts)
+            samples += _samples(store, images, shard, places, priors)
         first += size
     return samples
 
 
 def _samples(
-    store: Store, images: ImageSource, shard: str, places: list[int], experts: list[str]
+    store: Store, images: ImageSource, shard: str, places: list[int], decide: DecidedPriors
 ) -> list[ReportSample]:
     captions = store.table("caption", shard).take(places)
     uids = captions.column("uid").to_pylist()
     selected = align(store.table("select", shard), uids).to_pylist()
-    priors = {name.removeprefix(EXPERT): align(store.table(name, shard), uids).to_pylist() for name in experts}
+    measured = {name: align(store.table(f"perceive.{name}", shard), uids).to_pylist() for name in decide.experts}
     samples = []
     for i, (caption, row) in enumerate(zip(captions.to_pylist(), selected, strict=True)):
         try:
@@ -48,7 +46,7 @@ def _samples(
                 image=image,
                 width=row["width"],
                 height=row["height"],
-                priors={name: table[i] for name, table in priors.items()},
+                priors=decide.of({name: table[i] for name, table in measured.items()}),
                 caption=caption["caption"],
                 alt_text=row["alt_text"],
                 findings=caption["findings"],

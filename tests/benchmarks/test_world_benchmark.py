@@ -123,7 +123,7 @@ def test_sentences_of_a_caption_are_right_as_often_as_they_are_true(shots):
 
 
 def test_what_florence_is_not_asked_for_has_no_figure(shots, perfect):
-    figures = florence_figures(shots, perfect["florence"], FlorenceSection(caption=False))
+    figures = florence_figures(shots, perfect["florence"], FlorenceSection(caption="none"))
     assert {name.rsplit(".")[-1] for name in figures} == {"region_f1", "region_named_f1"}
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from experts.base import Expert
 from experts.registry import EXPERTS
-from stages.perceive import PerceiveSection
 
 FAMILIES = {"tags": "clip", "open_set": "owlv2", "closed_set": "detector", "depth": "depth", "florence": "florence"}
 QUICK: dict[str, dict[str, Any]] = {"florence": {"max_new_tokens": 96, "beams": 1}, "ocr": {"side": 320}}
@@ -20,17 +19,12 @@ def opened(small_weights: dict[str, Path]) -> Iterator[Callable[..., Expert]]:
     experts: list[Expert] = []
 
     def build(name: str, **settings: Any) -> Expert:
-        needs = {need: model(need) for need in EXPERTS[name].needs}
-        own = {name: model(name) | QUICK.get(name, {}) | settings}
-        off = dict.fromkeys(EXPERTS) | needs | own
-        section = PerceiveSection.model_validate(off).experts()[name]
-        expert = EXPERTS[name](section)
+        model = {"model": str(small_weights[FAMILIES[name]])} if name in FAMILIES else {}
+        kind = EXPERTS[name]
+        expert = kind(kind.section.model_validate(model | QUICK.get(name, {}) | settings))
         expert.open("cpu")
         experts.append(expert)
         return expert
-
-    def model(name: str) -> dict[str, str]:
-        return {"model": str(small_weights[FAMILIES[name]])} if name in FAMILIES else {}
 
     yield build
     for expert in experts:

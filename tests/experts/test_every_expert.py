@@ -1,15 +1,18 @@
 """What holds for every expert, on real photographs and on the forms of file that break image code."""
 
+import io
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from demo.scene import render
 from demo.split import seeds
 from experts.base import loading
 from experts.depth import unpacked
 from experts.registry import EXPERTS
-from experts.tagger import TagsSection
+from experts.taggers.base import TagsSection
 from schemas.errors import RequestError, SetupError
 from schemas.section import ModelRef
 from schemas.tables import check_table
@@ -17,6 +20,8 @@ from stages.images import decode_rgb
 from tests.photographs import awkward_files, photograph
 
 TAGS = {"tags": {"tags": [{"tag": tag, "score": 0.5} for tag in ("cup", "cat", "table", "face", "rocket")]}}
+LOOKERS = [name for name, expert in EXPERTS.items() if expert.rows_from == "select"]
+"""Those whose weights ship with the demo; the scores' heads have tests of their own."""
 
 
 def pictures():
@@ -39,11 +44,11 @@ def numbers(value):
     return [value] if isinstance(value, float) else []
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", LOOKERS)
 def test_one_prior_an_image_in_the_schema_and_in_the_frame(opened, name):
     images = pictures()
     expert = opened(name)
-    priors = expert.look(images, [TAGS] * len(images))
+    priors = expert.measure(images, [TAGS] * len(images))
     rows = [{"uid": str(i), "error": None} | prior for i, prior in enumerate(priors)]
     table = pa.Table.from_pylist(rows, schema=expert.schema)
     check_table(table, expert.schema, name)
@@ -57,12 +62,12 @@ def test_one_prior_an_image_in_the_schema_and_in_the_frame(opened, name):
             assert box["x1"] < box["x2"] and box["y1"] < box["y2"]
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", LOOKERS)
 def test_priors_stay_with_their_images_whatever_the_order(opened, name):
     images = familiar(name, 3)
     expert = opened(name)
-    forward = expert.look(images, [TAGS] * 3)
-    backward = expert.look(images[::-1], [TAGS] * 3)[::-1]
+    forward = expert.measure(images, [TAGS] * 3)
+    backward = expert.measure(images[::-1], [TAGS] * 3)[::-1]
     # Florence-2's corners are bins of 0.001, of which the best two may be as good.
     assert about_the_same(forward, backward, 0.003 if name == "florence" else 1e-5)
     assert len({str(prior) for prior in forward}) > 1
@@ -77,7 +82,7 @@ def about_the_same(one, other, tolerance):
     return one == (pytest.approx(other, abs=tolerance) if isinstance(one, float) else other)
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERTS if name != "ocr"])
+@pytest.mark.parametrize("name", [name for name in LOOKERS if name != "ocr"])
 def test_a_folder_without_a_model_is_a_setup_error_that_says_what_to_do(opened, tmp_path, name):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(SetupError, match=rf"perceive\.{name} could not load {tmp_path}.*hub id"):
@@ -90,10 +95,9 @@ def test_what_a_library_says_at_length_is_cut_short():
     assert "no such model" in str(caught.value) and len(str(caught.value)) < 900
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERTS if name != "ocr"])
+@pytest.mark.parametrize("name", [name for name in LOOKERS if name != "ocr"])
 def test_a_missing_folder_is_found_before_anything_starts(name):
-    section = {"model": "/nowhere/at/all"}
-    config = EXPERTS[name].__annotations__["config"](**section)
+    config = EXPERTS[name].section(model="/nowhere/at/all")
     assert isinstance(config, ModelRef)
     with pytest.raises(RequestError, match="/nowhere/at/all does not exist"):
         EXPERTS[name](config).models()
@@ -105,9 +109,8 @@ HALVES = [(name, half) for name in ("tags", "open_set", "depth", "florence") for
 @pytest.mark.parametrize(("name", "precision"), [*HALVES, ("closed_set", "bfloat16")])
 def test_half_precision_says_about_the_same(opened, name, precision):
     images = familiar(name, 2)
-    loose = {"threshold": 0.1} if name in ("open_set", "closed_set") else {}
-    full = opened(name, **loose).look(images, [TAGS] * 2)
-    half = opened(name, precision=precision, **loose).look(images, [TAGS] * 2)
+    full = opened(name).measure(images, [TAGS] * 2)
+    half = opened(name, precision=precision).measure(images, [TAGS] * 2)
     for one, other in zip(full, half, strict=True):
         if name in ("tags", "open_set", "closed_set"):
             (some,), (others,) = one.values(), other.values()
@@ -126,6 +129,39 @@ def test_values_that_are_not_finite_are_an_error_and_not_an_empty_prior(opened):
 
     expert = opened("closed_set")
     with torch.no_grad():
-        expert._model.model.decoder.class_embed[-1].bias.fill_(float("nan"))
+        expert._detector._model.model.decoder.class_embed[-1].bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="closed_set model gave values that are not finite"):
-        expert.look([photograph("coffee")], [{}])
+        expert.measure([photograph("coffee")])
+
+
+@pytest.mark.parametrize("name", LOOKERS)
+def test_deciding_gives_a_row_of_the_same_columns_and_needs_no_open_expert(opened, name):
+    expert = opened(name)
+    [measured] = expert.measure([photograph("coffee")], [TAGS])
+    closed = EXPERTS[name](expert.config)
+    decided = closed.decide({"uid": "0", **measured, "error": None}, TAGS)
+    assert decided.keys() == {"uid", "error", *measured}
+    assert str(closed.decide({"uid": "0", **measured, "error": None}, TAGS)) == str(decided)
+
+
+@pytest.mark.parametrize("name", [name for name in LOOKERS if name != "ocr"])
+def test_a_large_jpeg_read_at_scale_measures_about_the_same(opened, name):
+    expert = opened(name)
+    width, height = expert.least()
+    large = familiar(name, 1)[0].resize((9 * max(width, height), 7 * max(width, height)))
+    jpeg = io.BytesIO()
+    large.save(jpeg, "JPEG", quality=95)
+    scaled = decode_rgb(jpeg.getvalue(), expert.least())
+    assert width <= scaled.width < large.width and height <= scaled.height < large.height
+    whole, other = (expert.measure([image], [TAGS])[0] for image in (decode_rgb(jpeg.getvalue()), scaled))
+    if name == "depth":
+        assert np.corrcoef(unpacked(whole).ravel(), unpacked(other).ravel())[0, 1] > 0.99
+    elif name != "florence":
+        (some,), (others,) = whole.values(), other.values()
+        assert some[0]["score"] == pytest.approx(others[0]["score"], abs=0.1)
+
+
+def test_an_expert_opened_for_speed_says_the_same(opened):
+    image = Image.new("RGB", (64, 64), (200, 30, 30))
+    plain, fast = (opened("tags", compile=switch).measure([image])[0] for switch in (False, True))
+    assert about_the_same(plain, fast, 1e-4)

@@ -16,9 +16,10 @@ from schemas.identity import file_sha256
 from stages.base import ShardInput
 from stages.dataset import PackagedShard
 from stages.package import PackageSection, PackageStage
+from tests.fakes.looking import looking
 from tests.photographs import encoded
 
-EXPERTS = ("tags", "boxes_closed", "ocr", "depth", "florence")
+EXPERTS = ("tags", "closed_set", "ocr", "depth", "florence")
 PROVENANCE = {"embed": "folder:abc", "caption": "org/llava@1", "prompt": "densefusion-1", "engine": "vllm 0.32"}
 _PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "camera", "rocket")
 _FORMATS = ("jpeg", "png", "webp")
@@ -69,20 +70,25 @@ def shard_input(
             | {"findings": [{"kind": "ocr", "detail": "“x”"}] if late else []}
             | {"prompt_tokens": 10, "cached_tokens": 5, "completion_tokens": 7}
         )
-        box = {"label": "cat", "score": 0.9, "x1": 0.1, "y1": 0.2, "x2": 0.3, "y2": 0.4}
+        box = {"label": "cat", "score": 0.9, "x1": 0.1, "y1": 0.2, "x2": 0.3, "y2": 0.4, "anchor": 0}
         line = {"text": "STOP", "score": 0.8, "polygon": [0.1, 0.1, 0.2, 0.1, 0.2, 0.2, 0.1, 0.2]}
         png = io.BytesIO()
         Image.new("I;16", (4, 3), 1000).save(png, "png")
-        priors["tags"].append({"uid": uid, "tags": [{"tag": "cat", "score": 0.7}] if late else [], "error": None})
-        priors["boxes_closed"].append({"uid": uid, "boxes": [box] if late else [], "error": None})
+        priors["tags"].append(
+            {"uid": uid, "tags": [{"tag": "cat", "score": 0.7, "threshold": None}] if late else [], "error": None}
+        )
+        priors["closed_set"].append({"uid": uid, "boxes": [box] if late else [], "error": None})
         priors["ocr"].append({"uid": uid, "lines": [line] if late else [], "error": None if late else "timeout"})
         priors["depth"].append(
-            {"uid": uid, "disparity_png": png.getvalue(), "disparity_min": 0.5, "disparity_max": 9.25, "error": None}
+            {"uid": uid, "disparity_png": png.getvalue(), "disparity_min": 0.5, "disparity_max": 9.25}
+            | {"objects": [], "error": None}
         )
-        priors["florence"].append({"uid": uid, "caption": "a cat", "lines": [], "regions": [box], "error": None})
+        priors["florence"].append(
+            {"uid": uid, "caption": "a cat", "lines": [], "regions": [box], "phrases": []} | {"error": None}
+        )
     schemas = {
         "tags": tables.TAGS_PRIOR,
-        "boxes_closed": tables.BOXES_PRIOR,
+        "closed_set": tables.BOXES_PRIOR,
         "ocr": tables.OCR_PRIOR,
         "depth": tables.DEPTH_PRIOR,
         "florence": tables.FLORENCE_PRIOR,
@@ -99,7 +105,7 @@ def shard_input(
 
 
 def package_stage(**config: Any) -> PackageStage:
-    return PackageStage(PackageSection(**config), EXPERTS, lambda: PROVENANCE)
+    return PackageStage(PackageSection(**config), looking(*EXPERTS), lambda: PROVENANCE)
 
 
 def packaged(root: Path, shards: int = 2, rows: int = 6) -> list[PackagedShard]:

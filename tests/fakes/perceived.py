@@ -12,9 +12,10 @@ import pyarrow as pa
 from schemas import tables
 from stages.base import ShardInput, ShardOutput
 from stages.caption import CaptionSection, CaptionStage
+from tests.fakes.looking import looking
 from tests.fakes.packaged import photograph, uid_of
 
-EXPERTS = ("ocr", "closed_set")
+PRIORS = looking("ocr", "closed_set")
 SCHEMAS = {"ocr": tables.OCR_PRIOR, "closed_set": tables.BOXES_PRIOR}
 
 
@@ -48,7 +49,7 @@ def perceived(
         error = (errors or {}).get(row)
         text = {"text": f"LINE {row}", "score": 0.9, "polygon": [0.1, 0.1, 0.4, 0.1, 0.4, 0.2, 0.1, 0.2]}
         lines.append({"uid": uid_of(row), "lines": [] if error else [text], "error": error})
-        box = {"label": "thing", "score": 0.9, "x1": 0.1, "y1": 0.2, "x2": 0.5, "y2": 0.6}
+        box = {"label": "thing", "score": 0.9, "x1": 0.1, "y1": 0.2, "x2": 0.5, "y2": 0.6, "anchor": 0}
         boxes.append({"uid": uid_of(row), "boxes": [box], "error": None})
     priors: dict[str, list[dict[str, Any]]] = {"ocr": lines, "closed_set": boxes[::-1]}  # priors come in any order
     given = {f"perceive.{e}": pa.Table.from_pylist(rows, schema=SCHEMAS[e]) for e, rows in priors.items()}
@@ -59,7 +60,7 @@ def perceived(
 @contextmanager
 def opened(config: CaptionSection) -> Iterator[CaptionStage]:
     """The stage with an engine of its own; afterwards none of its processes is left."""
-    stage = CaptionStage(config, EXPERTS)
+    stage = CaptionStage(config, PRIORS)
     others = set(engine_processes())
     stage.open()
     assert set(engine_processes()) > others

@@ -1,18 +1,15 @@
 """The prompt's layout: block order, box format, order, limits; one system text; missing priors left out."""
 
-import io
 import itertools
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from fusion.priors import Box, Priors, TextLine
-from fusion.prompt import Prompt, PromptSection, area, choose_boxes, format_box, iou
+from fusion.priors import Box, Nearness, Priors, TextLine
+from fusion.prompt import Prompt, PromptSection, format_box
 from schemas.errors import RequestError
 
 BOX_LINE = re.compile(r"- (.+): \[((?:[01]\.\d{3}, ){3}[01]\.\d{3})\]")
@@ -20,7 +17,7 @@ EDGE = st.floats(-0.25, 1.25, allow_nan=False, width=32)
 
 
 def box(label: str, score: float, x1: float, y1: float, x2: float, y2: float) -> Box:
-    return Box(label=label, score=score, x1=x1, y1=y1, x2=x2, y2=y2)
+    return Box(expert="closed_set", anchor=0, label=label, score=score, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
 def line(text: str, score: float = 0.9) -> TextLine:
@@ -50,51 +47,15 @@ def test_boxes_are_lines_of_the_papers_format_in_descending_area(
     assert all(a >= b - 1e-9 for a, b in itertools.pairwise(areas))
 
 
-@given(BOXES, BOXES)
-def test_no_two_boxes_of_a_label_overlap_and_none_is_lost_without_a_better_one(
-    closed: list[Box], opened: list[Box]
-) -> None:
-    section = PromptSection(max_boxes=500, closed_set_min_score=0.3, open_set_min_score=0.1)
-    chosen = choose_boxes(Priors(closed_set=closed, open_set=opened), section)
-    for i, a in enumerate(chosen):
-        assert all(
-            a["label"].casefold() != b["label"].casefold() or iou(a, b) < section.merge_iou for b in chosen[i + 1 :]
-        )
-    everything = Priors(closed_set=closed, open_set=opened)
-    unmerged = choose_boxes(everything, section.model_copy(update={"merge_iou": 1.0}))
-    for b in unmerged:
-        assert any(
-            b["label"].casefold() == k["label"].casefold()
-            and k["score"] >= b["score"]
-            and iou(b, k) >= section.merge_iou
-            for k in chosen
-        )
-
-
 def test_the_format_is_the_papers() -> None:
     assert format_box(box("cat", 0.9, 0.1, 0.25, 0.5, 1.0)) == "cat: [0.100, 0.250, 0.500, 1.000]"
-
-
-def test_repeated_labels_stay_and_scores_decide_between_sources() -> None:
-    closed = [box("dog", 0.6, 0.1, 0.1, 0.5, 0.5), box("dog", 0.9, 0.6, 0.6, 0.9, 0.9)]
-    opened = [box("Dog", 0.7, 0.1, 0.1, 0.5, 0.52), box("puppy", 0.7, 0.1, 0.1, 0.5, 0.5)]
-    chosen = choose_boxes(Priors(closed_set=closed, open_set=opened), PromptSection())
-    assert [b["label"] for b in chosen] == ["Dog", "puppy", "dog"]
-
-
-def test_small_objects_keep_their_places_among_many_large_ones() -> None:
-    large = [box(f"wall{i}", 0.99, 0.0, 0.0, 0.9, 0.5 + i / 100) for i in range(30)]
-    small = [box(f"coin{i}", 0.55, i / 10, 0.9, i / 10 + 0.05, 0.95) for i in range(3)]
-    chosen = choose_boxes(Priors(closed_set=large + small), PromptSection(max_boxes=6))
-    assert len(chosen) == 6
-    assert sum(area(b) < 0.01 for b in chosen) == 3
 
 
 FULL = Priors(
     tags=[{"tag": "cat", "score": 0.9}, {"tag": "mat", "score": 0.5}],
     closed_set=[box("cat", 0.9, 0.1, 0.1, 0.2, 0.2)],
     open_set=[],
-    lines=[line("STOP"), line("unsure", 0.2), line("  HERE ")],
+    lines=[line("STOP"), line("  HERE ")],
     description="A cat near a sign.",
 )
 
@@ -103,7 +64,6 @@ def test_blocks_come_in_the_papers_order() -> None:
     user = Prompt(PromptSection(tags=True)).render("A cat on a mat", FULL).user
     wanted = ["A cat on a mat", "- cat: [0.100", "cat | mat", "- STOP", "- HERE", "Describe"]
     assert [user.index(w) for w in wanted] == sorted(user.index(w) for w in wanted)
-    assert "unsure" not in user
 
 
 def test_switches_are_off_and_show_their_block_when_on() -> None:
@@ -145,14 +105,28 @@ def test_alt_text_and_text_lines_are_bounded() -> None:
 
 
 def test_depth_names_the_shown_boxes_from_near_to_far() -> None:
-    disparity = np.zeros((10, 20), np.uint16)
-    disparity[:, 10:] = 60_000
-    disparity[:, :5] = 30_000
-    png = io.BytesIO()
-    Image.fromarray(disparity).save(png, "PNG")
-    boxes = [box("left", 0.9, 0, 0, 0.25, 1), box("right", 0.9, 0.5, 0, 1, 1), box("middle", 0.9, 0.25, 0.1, 0.5, 0.9)]
-    user = Prompt(PromptSection(depth=True)).render(None, Priors(closed_set=boxes, disparity_png=png.getvalue())).user
-    assert "From near to far: right, left, middle" in user
+    boxes = [
+        {**box(name, 0.9, i / 4, 0, i / 4 + 0.2, 1), "anchor": i} for i, name in enumerate(("left", "mid", "right"))
+    ]
+    depths: list[Nearness] = [
+        {"expert": "closed_set", "anchor": 2, "nearness": 0.9, "band": "near"},
+        {"expert": "open_set", "anchor": 1, "nearness": 0.8, "band": "near"},
+        {"expert": "closed_set", "anchor": 0, "nearness": 0.5, "band": "middle"},
+    ]
+    user = Prompt(PromptSection(depth=True)).render(None, Priors(closed_set=boxes, depths=depths)).user  # type: ignore[arg-type]
+    assert "From near to far: right, left" in user
+
+
+def test_a_template_finds_experts_of_ones_own(tmp_path: Path) -> None:
+    own = tmp_path / "mine.v1.jinja"
+    own.write_text(
+        "{% block system %}S{% endblock %}{% block user %}{{ experts.sharpness.value }}{% endblock %}"
+        "{% block repair %}R{% endblock %}"
+    )
+    rows = {"sharpness": {"value": 7, "error": None}, "broken": {"value": None, "error": "no"}}
+    priors = Priors.of(rows)
+    assert set(priors.others) == {"sharpness"}
+    assert Prompt(PromptSection(template=str(own))).render(None, priors).user == "7"
 
 
 def test_the_version_follows_the_file(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from schemas.ledger import Reason
 from stages.caption import CaptionSection, CaptionStage
 from tests.fakes import chat_engine
 from tests.fakes.packaged import uid_of
-from tests.fakes.perceived import EXPERTS, CountedImages, account, kill_engine, opened, perceived
+from tests.fakes.perceived import PRIORS, CountedImages, account, kill_engine, opened, perceived
 
 
 def section(engine: dict[str, Any] | None = None, **settings: Any) -> CaptionSection:
@@ -25,7 +25,7 @@ def section(engine: dict[str, Any] | None = None, **settings: Any) -> CaptionSec
 
 def given(url: str, **settings: Any) -> CaptionStage:
     """The stage with an engine that runs already."""
-    stage = CaptionStage(section({"base_url": url}, **settings), EXPERTS)
+    stage = CaptionStage(section({"base_url": url}, **settings), PRIORS)
     stage.open()
     return stage
 
@@ -156,23 +156,23 @@ def test_a_given_engine_that_goes_away_stops_the_run_instead_of_dropping_rows(tm
 
 def test_a_key_that_is_not_there_is_one_paragraph(external: str) -> None:
     with pytest.raises(SetupError, match="NO_SUCH_KEY"):
-        CaptionStage(section({"base_url": external, "api_key_env": "NO_SUCH_KEY"}), EXPERTS).open()
+        CaptionStage(section({"base_url": external, "api_key_env": "NO_SUCH_KEY"}), PRIORS).open()
 
 
 def test_what_cannot_work_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    CaptionStage(section(), EXPERTS).check()
+    CaptionStage(section(), PRIORS).check()
     with pytest.raises(RequestError, match="tensor_parallel is 4"):
-        CaptionStage(section({"tensor_parallel": 4}), EXPERTS).check()
+        CaptionStage(section({"tensor_parallel": 4}), PRIORS).check()
     with pytest.raises(RequestError, match=r"perceive\.tags"):
-        CaptionStage(section(prompt={"tags": True}), EXPERTS).check()
+        CaptionStage(section(prompt={"tags": True}), PRIORS).check()
     with pytest.raises(RequestError, match="does not exist"):
-        CaptionStage(section({"model": str(tmp_path / "none")}), EXPERTS).check()
+        CaptionStage(section({"model": str(tmp_path / "none")}), PRIORS).check()
     with pytest.raises(ValidationError, match="temperature 0"):
         section({"deterministic": True}, temperature=0.5)
 
 
 def test_models_name_the_weights_and_the_prompt() -> None:
-    models = CaptionStage(section({"revision": "abc"}), EXPERTS).models()
+    models = CaptionStage(section({"revision": "abc"}), PRIORS).models()
     assert models["engine"] == "org/name@abc"
     assert models["prompt"].startswith("caption_engine.v1@")
-    assert CaptionStage(section(), EXPERTS).also_reads == ("perceive.ocr", "perceive.closed_set")
+    assert CaptionStage(section(), PRIORS).also_reads == ("perceive.closed_set", "perceive.ocr")

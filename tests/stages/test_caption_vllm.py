@@ -18,7 +18,7 @@ from stages.caption import CaptionSection, CaptionStage
 from stages.image_url import image_url
 from tests.fakes.packaged import photograph, uid_of
 from tests.fakes.perceived import (
-    EXPERTS,
+    PRIORS,
     CountedImages,
     account,
     engine_processes,
@@ -104,7 +104,7 @@ def test_an_engine_that_cannot_start_is_one_paragraph(tmp_path: Path, weights: P
             f.truncate(100_000)
         config = section(tmp_path / "model", log_dir=str(tmp_path))
     with pytest.raises(SetupError) as error:
-        CaptionStage(config, EXPERTS).open()
+        CaptionStage(config, PRIORS).open()
     paragraph = str(error.value)
     assert words in paragraph
     assert config.engine.model in paragraph
@@ -128,8 +128,8 @@ def generated(weights: Path) -> list[str]:
     shard = perceived(weights, ALTS, CountedImages())
     captions = []
     for row, alt in enumerate(ALTS):
-        rows = {e: align(shard.tables[f"perceive.{e}"], [uid_of(row)]).to_pylist()[0] for e in EXPERTS}
-        messages = prompt.render(alt, Priors.of(rows))
+        rows = {e: align(shard.tables[f"perceive.{e}"], [uid_of(row)]).to_pylist()[0] for e in PRIORS.experts}
+        messages = prompt.render(alt, Priors.of(PRIORS.of(rows)))
         url = image_url(photograph(row)[1], config.image_max_side)
         image = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")
         user = [{"type": "image"}, {"type": "text", "text": messages.user}]

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from schemas import tables
 from schemas.errors import ContractError
-from stages.package import canonical_json
+from stages.package import PackageSection, PackageStage, canonical_json
+from stages.priors import DecidedPriors
 from stages.tar import DeterministicTar
+from tests.fakes.looking import section_of
 from tests.fakes.packaged import PROVENANCE, MemoryImages, package_stage, photograph, shard_input, uid_of
 
 
@@ -63,11 +65,25 @@ def test_json_says_where_the_sample_is_from_and_what_the_experts_saw(tmp_path: P
     assert sample["models"] == {"embed": "folder:abc", "caption": "org/llava@1"}
     assert (sample["prompt_version"], sample["engine"]) == (PROVENANCE["prompt"], PROVENANCE["engine"])
     priors = json.loads(sample["priors"])
-    assert priors["boxes_closed"]["boxes"] == [
-        {"label": "cat", "score": 0.9, "x1": 0.1, "x2": 0.3, "y1": 0.2, "y2": 0.4}
+    assert priors["closed_set"]["boxes"] == [
+        {"anchor": 0, "label": "cat", "score": 0.9, "x1": 0.1, "x2": 0.3, "y1": 0.2, "y2": 0.4}
     ]
-    assert priors["depth"] == {"disparity_max": 9.25, "disparity_min": 0.5, "error": None}
+    depth = priors["depth"]
+    assert (depth["disparity_min"], depth["disparity_max"], "disparity_png" in depth) == (0.5, 9.25, False)
+    assert [(one["expert"], one["anchor"]) for one in depth["objects"]] == [("closed_set", 0)]
     assert json.loads(sample["findings"]) == [{"kind": "ocr", "detail": "“x”"}]
+
+
+def test_json_holds_what_passes_the_thresholds_and_they_are_part_of_the_identity(tmp_path: Path) -> None:
+    strict = PackageStage(
+        PackageSection(), DecidedPriors(section_of(closed_set={"threshold": 0.95}, ocr={})), lambda: PROVENANCE
+    )
+    with tarfile.open(strict.process(shard_input(tmp_path)).files["dataset"]) as tar:
+        member = tar.extractfile(f"{uid_of(5)}.json")
+        assert member is not None
+        priors = json.loads(json.loads(member.read())["priors"])
+    assert priors["closed_set"]["boxes"] == [] and len(priors["ocr"]["lines"]) == 1
+    assert strict.decisions()["closed_set"]["threshold"] == 0.95
 
 
 def test_depth_maps_are_members_only_where_asked_for(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from experts.base import Expert, ExpertSection
 from experts.depth import DepthSection
 from experts.open_set import OpenSetSection
 from experts.registry import EXPERTS
@@ -93,14 +94,14 @@ def test_a_file_that_does_not_decode_costs_its_own_row(stage, tmp_path):
 
 
 def failing(stage, fails):
-    """Put a fault in front of the real expert; `fails(images)` is the error to raise or None."""
+    """Put a fault in front of the real expert; `fails(pictures)` is the error to raise or None."""
     look, sizes = stage._expert.look, []
 
-    def faulty(images, context):
-        sizes.append(len(images))
-        if error := fails(images):
+    def faulty(pictures, contexts):
+        sizes.append(len(pictures))
+        if error := fails(pictures):
             raise error
-        return look(images, context)
+        return look(pictures, contexts)
 
     stage._expert.look = faulty
     return sizes
@@ -111,7 +112,7 @@ def test_an_image_that_the_model_refuses_costs_its_own_row(stage, tmp_path):
     clean = stage("tags", batch_size=1).process(shard_of(files, tmp_path)).rows.to_pylist()
     files[4] = encoded(photograph("chelsea").resize(POISON_SIZE))
     tags = stage("tags", batch_size=7)
-    failing(tags, lambda images: ValueError("bad\nshape") if any(i.size == POISON_SIZE for i in images) else None)
+    failing(tags, lambda pictures: ValueError("bad\nshape") if any(p.size == POISON_SIZE for p in pictures) else None)
     rows = tags.process(shard_of(files, tmp_path)).rows.to_pylist()
     assert rows[4] == {"uid": f"{4:032x}", "tags": [], "error": "the model failed: ValueError: bad"}
     for i in (0, 1, 2, 3, 5, 6):
@@ -165,10 +166,11 @@ def test_open_set_asks_each_image_for_its_own_tags_in_any_order(stage, tmp_path)
     labels = ["cup", "cat", "rocket"]
     uids = [f"{i:032x}" for i in range(3)]
     rows = [
-        {"uid": uid, "tags": [{"tag": t, "score": 1.0}], "error": None} for uid, t in zip(uids, labels, strict=True)
+        {"uid": uid, "tags": [{"tag": t, "score": 1.0, "threshold": None}], "error": None}
+        for uid, t in zip(uids, labels, strict=True)
     ]
     tags = pa.Table.from_pylist(rows[::-1], schema=EXPERTS["tags"].schema)
-    detector = stage("open_set", threshold=0.0)
+    detector = stage("open_set", floor=0.0)
     assert detector.also_reads == ("perceive.tags",)
     out = detector.process(shard_of(files, tmp_path, **{"perceive.tags": tags})).rows.to_pylist()
     assert [{box["label"] for box in row["boxes"]} for row in out] == [{label} for label in labels]
@@ -179,7 +181,7 @@ def test_stage_names_identity_and_cheap_construction(small_weights):
     assert list(section.experts()) == ["tags", "closed_set", "ocr"]
     built = [PerceiveStage(name, config) for name, config in section.experts().items()]
     assert [one.name for one in built] == ["perceive.tags", "perceive.closed_set", "perceive.ocr"]
-    assert built[0].models()["expert"] == "tags v1"
+    assert built[0].models()["expert"] == "tags v2"
     assert built[0].models()["model"].startswith("folder:")
     assert all(one.rows_from == "select" for one in built)
 
@@ -189,5 +191,94 @@ def test_an_expert_without_the_one_it_needs_is_refused():
         PerceiveSection.model_validate({"tags": None})
 
 
-def test_batch_size_decides_nothing():
-    assert TagsSection(batch_size=1).decides() == TagsSection(batch_size=64).decides()
+def test_batch_size_and_thresholds_decide_nothing_of_what_is_measured():
+    assert TagsSection(batch_size=1).decides() == TagsSection(batch_size=64, threshold=0.3, top_k=3).decides()
+    assert TagsSection(threshold=0.3).decisions() != TagsSection(threshold=0.4).decisions()
+    assert TagsSection(keep=7).decides() != TagsSection().decides()
+
+
+def test_a_threshold_below_what_is_stored_is_refused_and_says_what_to_do():
+    with pytest.raises(ValidationError, match=r"threshold 0\.01 is below.*0\.05: set floor as low"):
+        TagsSection(family="timm", model="x", threshold=0.01)
+
+
+class Strips(Expert):
+    """Looks at pictures of several shapes, and notes its batches."""
+
+    name, version, schema, section, about = "strips", 1, EXPERTS["tags"].schema, ExpertSection, "strips"
+
+    def open(self, device):
+        self.batches = []
+
+    def bucket(self, prepared):
+        return prepared.size
+
+    def look(self, prepared, contexts):
+        self.batches.append([image.size for image in prepared])
+        return [{"tags": [{"tag": str(image.size), "score": 1.0, "threshold": None}]} for image in prepared]
+
+    def close(self):
+        pass
+
+
+def strips(monkeypatch, batch):
+    monkeypatch.setitem(EXPERTS, "strips", Strips)
+    stage = PerceiveStage("strips", ExpertSection(batch_size=batch))
+    stage.open()
+    return stage
+
+
+def test_batches_hold_one_shape_and_are_the_same_every_time(monkeypatch, tmp_path):
+    sizes = [(32, 16 + 4 * (i % 5)) for i in range(47)] + [(16, 90)]
+    shard = shard_of([encoded(photograph("coffee").resize(size)) for size in sizes], tmp_path)
+    seen = []
+    for _ in range(2):
+        stage = strips(monkeypatch, 4)
+        rows = stage.process(shard).rows.to_pylist()
+        assert [row["tags"][0]["tag"] for row in rows] == [str(size) for size in sizes]
+        seen.append(stage._expert.batches)
+        stage.close()
+    assert seen[0] == seen[1]
+    assert all(len(set(batch)) == 1 and len(batch) <= 4 for batch in seen[0])
+    assert sum(len(batch) == 4 for batch in seen[0]) >= 7
+
+
+def test_pictures_wait_for_their_shape_no_longer_than_memory_allows(monkeypatch, tmp_path):
+    sizes = [(16 + i, 16) for i in range(40)]
+    stage = strips(monkeypatch, 2)
+    stage.process(shard_of([encoded(photograph("coffee").resize(size)) for size in sizes], tmp_path))
+    assert stage._expert.batches == [[size] for size in sizes]
+    stage.close()
+
+
+def test_a_picture_that_cannot_be_prepared_costs_its_own_row(monkeypatch, tmp_path):
+    stage = strips(monkeypatch, 4)
+    stage._expert.prepare = lambda image: 1 / 0 if image.size == POISON_SIZE else image
+    files = [encoded(photograph("coffee").resize(size)) for size in ((20, 20), POISON_SIZE, (20, 20))]
+    rows = stage.process(shard_of(files, tmp_path)).rows.to_pylist()
+    assert [row["error"] for row in rows] == [
+        None,
+        "could not be prepared for the model: ZeroDivisionError: division by zero",
+        None,
+    ]
+    stage.close()
+
+
+def test_metrics_say_where_the_time_went(stage, tmp_path):
+    metrics = stage("tags").process(shard_of([encoded(photograph("coffee"))] * 3, tmp_path)).metrics
+    assert metrics["images"] == 3
+    assert all(metrics[name] > 0 for name in ("expert_seconds", "prepare_seconds", "wait_seconds"))
+
+
+def test_experts_over_what_dedup_left_read_the_images_of_their_download_shard(stage, tmp_path, monkeypatch):
+    files = [encoded(photograph(name).resize((64, 48))) for name in ("coffee", "chelsea", "rocket")]
+    selected = shard_of(files, tmp_path)
+    expected = stage("tags").process(selected).rows.to_pylist()
+    monkeypatch.setattr(EXPERTS["tags"], "rows_from", "dedup")
+    early = stage("tags")
+    assert (early.rows_from, early.also_reads) == ("dedup", ("download",))
+    download = selected.tables["select"].drop_columns("image_shard")
+    kept = pa.table({"uid": [f"{2:032x}", f"{0:032x}"]})
+    given = ShardInput("00007", {"dedup": kept, "download": download}, selected.images, tmp_path)
+    rows = early.process(given).rows.to_pylist()
+    assert [row["tags"][0]["tag"] for row in rows] == [expected[i]["tags"][0]["tag"] for i in (2, 0)]

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.errors import RequestError
 from schemas.ledger import Reason
-from schemas.tables import DEDUP, DOWNLOAD, INGEST, TAKING_ORDER
+from schemas.tables import DEDUP, DOWNLOAD, INGEST, SCORE_PRIOR, TAKING_ORDER
+from stages.base import POISON_DETAIL
 from stages.select import SelectSection, SelectStage
 from tests.fakes.memory_gather import MemoryGather, run_gather
 from tests.fakes.packaged import uid_of
@@ -36,6 +38,17 @@ def row(i, cluster=0, cosine=0.5, side=500, aesthetic=None, similarity=None, hos
     }
 
 
+EXPERTS = ("aesthetic", "nsfw", "watermark")
+COLUMNS = [f"{name}_score" for name in EXPERTS]
+
+
+def said(row, expert):
+    """The expert's row; a text in place of a score is its error."""
+    score = row.get(f"{expert}_score")
+    failed = isinstance(score, str)
+    return {"uid": row["uid"], "score": None if failed else score, "error": score if failed else None}
+
+
 def gather(tmp_path, rows, size=1000, parents=None):
     """`download` and `dedup` disagree in their order, and `ingest` knows more rows."""
     stages = {"dedup": {}, "cluster": {}, "download": {}, "ingest": {}}
@@ -47,14 +60,19 @@ def gather(tmp_path, rows, size=1000, parents=None):
         stages["ingest"][shard] = pa.Table.from_pylist(stated, schema=INGEST)
         stages["download"][shard] = pa.Table.from_pylist([*part, row(-1 - start)], schema=DOWNLOAD)
         stages["dedup"][shard] = stages["cluster"][shard] = pa.Table.from_pylist(part[::-1], schema=DEDUP)
+        for name in EXPERTS:
+            table = pa.Table.from_pylist([said(r, name) for r in part], schema=SCORE_PRIOR)
+            stages.setdefault(f"perceive.{name}", {})[shard] = table
     if parents is not None:
         files["cluster"]["00000"]["parents"] = tmp_path / "parents.npy"
         np.save(tmp_path / "parents.npy", np.array(parents, np.int32))
     return MemoryGather(tmp_path, stages, files)
 
 
-def run(tmp_path, rows, size=1000, parents=None, **config):
-    outputs = run_gather(SelectStage(SelectSection(**config)), gather(tmp_path, rows, size, parents))
+def run(tmp_path, rows, size=1000, parents=None, experts=(), **config):
+    stage = SelectStage(SelectSection(**config), experts)
+    stage.check()
+    outputs = run_gather(stage, gather(tmp_path, rows, size, parents))
     return (
         [r for o in outputs.values() for r in o.rows.to_pylist()],
         [d for o in outputs.values() for d in o.drops],
@@ -175,6 +193,112 @@ def test_nothing_in_nothing_out(tmp_path, config):
     chosen, drops, outputs = run(tmp_path, [], **config)
     assert chosen == drops == []
     assert pq.read_table(outputs["00000"].files["order"]).num_rows == 0
+
+
+def test_rows_below_a_limit_on_a_score_make_room_for_others_and_say_why(tmp_path):
+    scores = [(0.1, 5.0), (0.9, 5.0), ("did not decode: x", 5.0), (0.2, 2.0), (0.3, 5.0), (POISON_DETAIL, 1.0)]
+    rows = [
+        row(i, cosine=0.9 - 0.1 * i) | {"nsfw_score": nsfw, "aesthetic_score": aesthetic}
+        for i, (nsfw, aesthetic) in enumerate(scores)
+    ]
+    limits = {"max_nsfw": 0.3, "min_aesthetic": 5, "experts": ("aesthetic", "nsfw")}
+    chosen, drops, outputs = run(tmp_path, rows, size=4, per_cluster=2, **limits)
+    # 0.3 and 5.0 are the limits themselves
+    assert [(r["uid"], r["rank"]) for r in chosen] == [(uid_of(0), 0), (uid_of(4), 1)]
+    assert [r["nsfw_score"] for r in chosen] == [pytest.approx(0.1), pytest.approx(0.3)]
+    assert {d.uid: (d.reason, d.detail) for d in drops} == {
+        uid_of(1): (Reason.NSFW, "nsfw 0.9 is above max_nsfw 0.3"),
+        uid_of(2): (Reason.EXPERT_FAILED, "perceive.nsfw: did not decode: x"),
+        uid_of(3): (Reason.LOW_AESTHETIC, "aesthetic 2 is below min_aesthetic 5"),
+        uid_of(5): (Reason.POISON, f"perceive.nsfw: {POISON_DETAIL}"),
+    }
+    assert pq.read_table(outputs["00000"].files["order"])["uid"].to_pylist() == [uid_of(0), uid_of(4)]
+    assert set(outputs["00000"].metrics.values()) == {0.0}
+
+
+def test_a_score_that_no_limit_asks_for_stops_nothing_and_is_carried_on(tmp_path):
+    rows = [row(0), row(1) | {"watermark_score": "failed"}, row(2) | {"watermark_score": 0.75, "nsfw_score": 1.0}]
+    chosen, drops, _ = run(tmp_path, rows, experts=("watermark", "not_ours"))
+    assert not drops
+    assert [[r[column] for column in COLUMNS] for r in chosen] == [[None] * 3, [None] * 3, [None, None, 0.75]]
+
+
+def test_measured_aesthetic_ranks_and_rows_without_it_come_last(tmp_path):
+    scores = [4.0, "failed", 6.0, 5.0]
+    rows = [row(i, aesthetic=float(i)) | {"aesthetic_score": score} for i, score in enumerate(scores)]
+    ranks = {}
+    for direction in ("descending", "ascending"):
+        config = {"rank_by": "measured_aesthetic", "direction": direction, "experts": ("aesthetic",)}
+        ranks[direction] = [r["rank"] for r in run(tmp_path, rows, **config)[0]]
+    assert ranks == {"descending": [2, 3, 0, 1], "ascending": [0, 3, 2, 1]}
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            {"max_nsfw": 0.5},
+            r"select\.max_nsfw is 0\.5, .* perceive\.nsfw measures, which is off.*`perceive: {nsfw: {}}`",
+        ),
+        ({"max_watermark": 0.0}, r"perceive\.watermark measures"),
+        ({"min_aesthetic": 4.5}, r"perceive\.aesthetic measures"),
+        ({"rank_by": "measured_aesthetic"}, r"select\.rank_by is measured_aesthetic, .*perceive\.aesthetic"),
+    ],
+)
+def test_a_limit_needs_its_expert(config, words):
+    with pytest.raises(RequestError, match=words):
+        SelectStage(SelectSection(**config), ("tags",)).check()
+    SelectStage(SelectSection(**config), EXPERTS).check()
+
+
+SCORE = st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 1.0, 4.9, 5.0, "failed"])
+
+
+@settings(max_examples=80)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.25, 0.5, 0.75]), SCORE, SCORE, SCORE), max_size=30),
+    st.none() | st.sampled_from([0.1, 0.3, 1.0]),
+    st.none() | st.sampled_from([0.0, 0.7]),
+    st.none() | st.sampled_from([0.25, 5.0]),
+    st.integers(1, 4),
+    st.none() | st.integers(1, 3),
+)
+def test_limits_are_those_of_a_loop_over_the_rows(
+    tmp_path_factory, fields, max_nsfw, max_watermark, min_aesthetic, per_cluster, per_domain
+):
+    tmp_path = tmp_path_factory.mktemp("select")
+    rows = [
+        row(i, cluster, cosine, host=f"h{i % 3}.example") | dict(zip(COLUMNS, scores, strict=True))
+        for i, (cluster, cosine, *scores) in enumerate(fields)
+    ]
+    limits = {"max_nsfw": max_nsfw, "max_watermark": max_watermark, "min_aesthetic": min_aesthetic}
+    sizes = {"per_cluster": per_cluster, "per_domain": per_domain}
+    chosen, drops, _ = run(tmp_path, rows, 7, experts=EXPERTS, **limits, **sizes)
+    assert len(chosen) + len(drops) == len(rows)
+
+    def stops(r):
+        for column, reason, limit, side in (
+            ("nsfw_score", Reason.NSFW, max_nsfw, 1),
+            ("watermark_score", Reason.WATERMARKED, max_watermark, 1),
+            ("aesthetic_score", Reason.LOW_AESTHETIC, min_aesthetic, -1),
+        ):
+            if limit is not None and r[column] == "failed":
+                return Reason.EXPERT_FAILED
+            if limit is not None and side * r[column] > side * limit:
+                return reason
+        return None
+
+    expected = {r["uid"]: stops(r) for r in rows}
+    found = {d.uid: d.reason for d in drops if d.reason != Reason.NOT_SELECTED}
+    assert found == {uid: reason for uid, reason in expected.items() if reason is not None}
+    # what is left is treated as if the others had never been there
+    left = [r for r in rows if expected[r["uid"]] is None]
+    again, _, _ = run(tmp_path, left, 7, experts=EXPERTS, **sizes)
+    assert {(r["uid"], r["rank"]) for r in chosen} == {(r["uid"], r["rank"]) for r in again}
+    for r in chosen:
+        source = next(s for s in rows if s["uid"] == r["uid"])
+        for column in COLUMNS:
+            assert r[column] == (None if source[column] == "failed" else pytest.approx(source[column]))
 
 
 @settings(max_examples=60)

@@ -137,7 +137,7 @@ class DepthRecipe(Recipe[DepthSection]):
             maps = []
             for start in range(0, len(pool), 64):
                 pictures = [Image.fromarray(image) for image in pool.images[start : start + 64]]
-                maps += [unpacked(prior) for prior in expert.look(pictures, [{}] * len(pictures))]
+                maps += [unpacked(prior) for prior in expert.measure(pictures)]
         true = np.asarray(pool.disparity, np.float32)
         mean = mean_map(true)
 

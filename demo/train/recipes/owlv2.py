@@ -215,7 +215,7 @@ class Owlv2Recipe(Recipe[Owlv2Section]):
         found, truth = [], []
         with tempfile.TemporaryDirectory() as folder:
             self.save(model, Path(folder))
-            expert = OpenSet(OpenSetSection(model=folder, threshold=0))
+            expert = OpenSet(OpenSetSection(model=folder, floor=0, threshold=0, keep=10_000))
             expert.open(next(model.parameters()).device.type)
             for start in range(0, len(pool), 32):
                 truths = pool.truths[start : start + 32]
@@ -223,8 +223,9 @@ class Owlv2Recipe(Recipe[Owlv2Section]):
                     Image.fromarray(image).resize((one.width, one.height), Image.Resampling.BICUBIC)
                     for image, one in zip(pool.images[start : start + 32], truths, strict=True)
                 ]
-                for prior in expert.look(pictures, [{"tags": _true_tags(one)} for one in truths]):
-                    found.append(_found(prior["boxes"]))
+                contexts = [{"tags": _true_tags(one)} for one in truths]
+                for prior, context in zip(expert.measure(pictures, contexts), contexts, strict=True):
+                    found.append(_found(expert.decide(prior, context)["boxes"]))
         for row, one in enumerate(pool.truths):
             labels = np.array([item.category for item in one.objects])
             truth.append(Truth(pool.boxes(row), labels))

@@ -135,9 +135,9 @@ def test_the_saved_model_is_found_by_the_recipe_and_read_by_the_expert(
     assert all(0 <= value <= 1 for value in figures.values())
     detector.save(model, tmp_path)
     assert next(model.parameters()).dtype == torch.float32
-    expert = ClosedSet(ClosedSetSection(model=str(tmp_path), threshold=0.0))
+    expert = ClosedSet(ClosedSetSection(model=str(tmp_path), floor=0.0))
     expert.open("cpu")
-    assert tuple(expert._model.config.id2label.values()) == CATEGORIES
-    assert expert._model.config.dtype == torch.float32
-    prior = expert.look([Image.fromarray(pool.images[0]).resize((SIDE, SIDE))], [{}])[0]["boxes"]
+    assert tuple(expert._detector._model.config.id2label.values()) == CATEGORIES
+    assert expert._detector._model.config.dtype == torch.float32
+    prior = expert.measure([Image.fromarray(pool.images[0]).resize((SIDE, SIDE))])[0]["boxes"]
     assert max(row["score"] for row in prior) == pytest.approx(float(before[0].scores.max()), abs=0.02)

@@ -84,7 +84,7 @@ def test_the_expert_reads_what_it_saves(scenes: ScenePool, tmp_path: Path) -> No
     tagger = Tags(TagsSection(family="timm", model=str(tmp_path), threshold=THRESHOLD, top_k=len(LABELS)))
     tagger.open("cpu")
     images = [Image.fromarray(image) for image in scenes.images]
-    priors = tagger.look(images, [{}] * len(images))
+    priors = [tagger.decide(prior, {}) for prior in tagger.measure(images)]
     found = np.array([[label in {t["tag"] for t in prior["tags"]} for label in LABELS] for prior in priors])
     wanted, _ = targets(scenes, np.arange(len(scenes)), np.tile(WHOLE, (len(scenes), 1)))
     theirs = figures(found, wanted > 0)

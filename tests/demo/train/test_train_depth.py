@@ -62,5 +62,5 @@ def test_it_learns_a_few_scenes_and_the_expert_reads_it(recipe: DepthRecipe, sce
     recipe.save(model, tmp_path)
     expert = Depth(ExpertSection(model=str(tmp_path), map_size=64))
     expert.open("cpu")
-    (prior,) = expert.look([Image.fromarray(scenes.images[0]).resize((200, 150))], [{}])
+    (prior,) = expert.measure([Image.fromarray(scenes.images[0]).resize((200, 150))])
     assert unpacked(prior).shape == (48, 64)

@@ -119,7 +119,7 @@ def test_the_expert_says_what_the_saved_model_says(recipe: FlorenceRecipe, scene
     torch.testing.assert_close(table, model.embeddings().detach(), atol=1e-3, rtol=1e-3)
     assert expert._model.lm_head.weight is expert._model.get_input_embeddings().weight
     small = augment.cut(scenes.images[:3], np.tile(augment.WHOLE, (3, 1)), SIZE)
-    priors = expert.look([Image.fromarray(image) for image in small], [{}] * 3)
+    priors = expert.measure([Image.fromarray(image) for image in small])
     pixels = augment.plain(small, MEAN, STD)
     with torch.no_grad():
         answers = recipe._answers(expert._model, pixels, CAPTION)

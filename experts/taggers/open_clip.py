@@ -4,19 +4,19 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from experts.base import loading
+from experts.base import compiled, loading
 from experts.open_clip_model import CONFIG_FILE, load_open_clip, open_clip_name
-from experts.tagger import Tagger
+from experts.taggers.base import Tagger
 from schemas.errors import RequestError
 
-DEFAULT_LABELS = Path(__file__).parent / "data" / "labels.txt"
+DEFAULT_LABELS = Path(__file__).parents[1] / "data" / "labels.txt"
 
 
 class OpenClipTagger(Tagger):
     """Image against label embeddings."""
 
     config_file = CONFIG_FILE
-    thresholds = 0.01
+    threshold = 0.01
 
     def listed(self) -> list[str]:
         """The labels in order, stripped, each once. Raises RequestError."""
@@ -49,13 +49,14 @@ class OpenClipTagger(Tagger):
         with loading("tags", self.config):
             name = open_clip_name(self.config)
             self._model, self.transform = load_open_clip(name, device, self.config.precision)
+            self._encode = compiled(self._model.encode_image, self.config)
             tokens = open_clip.get_tokenizer(name)([self.config.template.format(label) for label in self.labels])
             with torch.inference_mode():
                 chunks = [self._model.encode_text(part.to(device), normalize=True) for part in tokens.split(256)]
         self._text = torch.cat(chunks).float()
 
     def scores(self, pixels: Any) -> Any:
-        cosine = self._model.encode_image(pixels, normalize=True).float() @ self._text.T
+        cosine = self._encode(pixels, normalize=True).float() @ self._text.T
         if self.config.score == "cosine":
             return cosine
         return (cosine * self._model.logit_scale.exp().float()).softmax(dim=-1)

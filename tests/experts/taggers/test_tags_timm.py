@@ -61,31 +61,31 @@ def library_scores(folder, image):
 
 def tags(opened, folder, images, **settings):
     expert = opened("tags", family="timm", model=str(folder), **settings)
-    return [prior["tags"] for prior in expert.look(images, [{}] * len(images))]
+    return [expert.decide(prior, {})["tags"] for prior in expert.measure(images)]
 
 
 def test_tags_are_the_classes_by_their_sigmoid_best_first(opened, folder):
     image = photograph("coffee")
     scores = library_scores(folder, image)
-    (found,) = tags(opened, folder, [image], threshold=0.0)
+    (found,) = tags(opened, folder, [image], floor=0.0, threshold=0.0)
     assert [tag["tag"] for tag in found] == [LABELS[i] for i in np.argsort(-scores)]
     assert [tag["score"] for tag in found] == pytest.approx(sorted(scores.tolist(), reverse=True), abs=1e-5)
     assert np.ptp(scores) > 0.2
-    (two,) = tags(opened, folder, [image], threshold=0.0, top_k=2)
+    (two,) = tags(opened, folder, [image], floor=0.0, threshold=0.0, top_k=2)
     assert two == found[:2]
-    (above,) = tags(opened, folder, [image], threshold=found[1]["score"])
-    assert above == found[:2]
+    (above,) = tags(opened, folder, [image], floor=0.0, threshold=found[1]["score"])
+    assert above == found[:1]
     (default,) = tags(opened, folder, [image])
-    assert default == [tag for tag in found if tag["score"] >= 0.35]
+    assert default == [tag for tag in found if tag["score"] > 0.35]
 
 
 def test_names_come_from_the_csv_where_the_config_has_none_and_ratings_tag_nothing(opened, folder):
     image = photograph("coffee")
-    named = {tag["tag"]: tag["score"] for tag in tags(opened, folder, [image], threshold=0.0)[0]}
+    named = {tag["tag"]: tag["score"] for tag in tags(opened, folder, [image], floor=0.0, threshold=0.0)[0]}
     edit_config(folder, label_names=None)
     rows = ["id,name,category,count", "9,safe,9,1", '1,"cat, black",0,7', "2,rocket,0,3", "3,Straße,4,2", "4,face,0,1"]
     (folder / "selected_tags.csv").write_text("\n".join(rows), encoding="utf-8")
-    found = {tag["tag"]: tag["score"] for tag in tags(opened, folder, [image], threshold=0.0)[0]}
+    found = {tag["tag"]: tag["score"] for tag in tags(opened, folder, [image], floor=0.0, threshold=0.0)[0]}
     assert found == {"cat, black": named["a cat"]} | {name: named[name] for name in ("rocket", "Straße", "face")}
 
 
@@ -93,16 +93,16 @@ def test_bgr_gives_the_model_the_other_order_of_colours(opened, folder):
     form = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
     edit_config(folder, pretrained_cfg=form | {"mean": [0.5, 0.5, 0.5]})
     image = photograph("astronaut")
-    (found,) = tags(opened, folder, [Image.merge("RGB", image.split()[::-1])], threshold=0.0, channels="bgr")
-    (plain,) = tags(opened, folder, [image], threshold=0.0)
+    (found,) = tags(opened, folder, [Image.merge("RGB", image.split()[::-1])], floor=0.0, threshold=0.0, channels="bgr")
+    (plain,) = tags(opened, folder, [image], floor=0.0, threshold=0.0)
     assert found == plain
-    assert found != tags(opened, folder, [image], threshold=0.0, channels="bgr")[0]
+    assert found != tags(opened, folder, [image], floor=0.0, threshold=0.0, channels="bgr")[0]
 
 
 def test_a_batch_says_what_each_image_says_alone(opened, folder):
     images = [photograph("coffee"), photograph("page").crop((0, 0, 300, 40)), photograph("astronaut")]
-    together = tags(opened, folder, images, threshold=0.0)
-    alone = [tags(opened, folder, [image], threshold=0.0)[0] for image in images]
+    together = tags(opened, folder, images, floor=0.0, threshold=0.0)
+    alone = [tags(opened, folder, [image], floor=0.0, threshold=0.0)[0] for image in images]
     assert [[tag["tag"] for tag in one] for one in together] == [[tag["tag"] for tag in one] for one in alone]
     for one, other in zip(together, alone, strict=True):
         assert [tag["score"] for tag in one] == pytest.approx([tag["score"] for tag in other], abs=1e-6)
@@ -112,12 +112,12 @@ def test_a_batch_says_what_each_image_says_alone(opened, folder):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_weights_kept_in_half_are_computed_in_the_sections_precision(opened, folder, precision):
     image = photograph("coffee")
-    full = {tag["tag"]: tag["score"] for tag in tags(opened, folder, [image], threshold=0.0)[0]}
+    full = {tag["tag"]: tag["score"] for tag in tags(opened, folder, [image], floor=0.0, threshold=0.0)[0]}
     edit_weights(
         folder, lambda weights: weights.update({k: v.half() for k, v in weights.items() if v.is_floating_point()})
     )
-    expert = opened("tags", family="timm", model=str(folder), threshold=0.0, precision=precision)
-    half = {tag["tag"]: tag["score"] for tag in expert.look([image], [{}])[0]["tags"]}
+    expert = opened("tags", family="timm", model=str(folder), floor=0.0, threshold=0.0, precision=precision)
+    half = {tag["tag"]: tag["score"] for tag in expert.measure([image])[0]["tags"]}
     assert half == pytest.approx(full, abs=0.1 if precision == "bfloat16" else 0.01)
 
 
@@ -180,10 +180,10 @@ def test_the_hubs_files_are_of_the_revision_asked_for(folder, monkeypatch):
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    expert = Tags(TagsSection(family="timm", model="hf-hub:org/tagger", revision="abc", threshold=0.0))
+    expert = Tags(TagsSection(family="timm", model="hf-hub:org/tagger", revision="abc", floor=0.0, threshold=0.0))
     assert expert.models() == {"model": "org/tagger@abc"}
     expert.open("cpu")
-    assert len(expert.look([photograph("coffee")], [{}])[0]["tags"]) == len(LABELS)
+    assert len(expert.measure([photograph("coffee")])[0]["tags"]) == len(LABELS)
     assert asked["repo"] == "org/tagger" and asked["revision"] == "abc"
     assert {path.name for path in folder.iterdir()} <= set(asked["files"])
 

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experts.base import loading, torch_dtype
-from experts.tagger import Tagger
+from experts.base import compiled, loading, torch_dtype
+from experts.taggers.base import Tagger
 from schemas.errors import RequestError
 
 TAGS_FILE = "selected_tags.csv"
@@ -22,7 +22,7 @@ class TimmTagger(Tagger):
 
     config_file = "config.json"
     # Of the WD taggers' own example (neggles/wdv3-timm, general tags).
-    thresholds = 0.35
+    threshold = 0.35
 
     def models(self) -> dict[str, str]:
         """Nothing: the labels lie with the weights. Of a local folder they are looked at before anything starts."""
@@ -44,7 +44,7 @@ class TimmTagger(Tagger):
             if model.num_classes != len(names):
                 raise ValueError(f"the model has {model.num_classes} classes and config.json {len(names)}")
             self.transform = create_transform(**resolve_model_data_config(model), is_training=False)
-        self._model = model.to(device, torch_dtype(self.config)).eval()
+        self._model = compiled(model.to(device, torch_dtype(self.config)).eval(), self.config)
         self._kept = [i for i, name in enumerate(names) if name is not None]
         self.labels = [name for name in names if name is not None]
 

@@ -1,0 +1,1 @@
+"""What the perceive stages cost over the bare loops of their models: python -m benchmarks.experts"""

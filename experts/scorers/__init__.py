@@ -1,0 +1,1 @@
+"""Families of score models, behind experts.aesthetic, nsfw and watermark."""

@@ -1,0 +1,1 @@
+"""Families of taggers, behind experts.tags."""
