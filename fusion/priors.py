@@ -1,7 +1,7 @@
 """What the experts say about one image, as the prompt and the checks read it."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 
 class Tag(TypedDict):
@@ -69,8 +69,7 @@ class Priors:
         def boxes(expert: str) -> list[Box] | None:
             if expert not in good:
                 return None
-            rows: list[Any] = good[expert]["boxes"]
-            return [{**row, "expert": expert} for row in rows]
+            return [cast(Box, {**row, "expert": expert}) for row in good[expert]["boxes"]]
 
         return cls(
             tags=value("tags", "tags"),

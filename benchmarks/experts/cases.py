@@ -12,6 +12,7 @@ from PIL import Image
 from benchmarks.experts.full_size import full_size
 from demo.shapes import CATEGORIES
 from demo.weights import TRAINED
+from experts.florence import plain
 
 TAGS = [{"tag": name, "score": 0.9, "threshold": None} for name in CATEGORIES]
 """What every picture's open-set classes are."""
@@ -192,7 +193,7 @@ class BareFlorence(_Transformers):
         return answers[0]
 
     def same(self, row: dict[str, Any], answer: Any) -> bool:
-        return bool(row["caption"] == answer.strip())
+        return bool(row["caption"] == plain(answer))
 
 
 class BareOcr(Bare):

@@ -31,6 +31,7 @@ class ReportSample:
         alt_text: the page's own text, or None.
         findings: what the checks say: dicts of `kind` and `detail`.
         repaired: whether the caption is the second answer.
+        scores: that experts measured before the selection, by expert.
     """
 
     uid: str
@@ -43,6 +44,7 @@ class ReportSample:
     alt_text: str | None = None
     findings: Sequence[dict[str, str]] = field(default_factory=list)
     repaired: bool = False
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class _Layer:
 def render_report(summary: RunSummary, samples: Sequence[ReportSample], curation: Curation | None = None) -> str:
     """The page as HTML; the same run gives the same text."""
     locating = sorted(
-        {e for s in samples for e, prior in s.priors.items() if {"boxes", "regions", "lines"} & set(prior)}
+        {e for s in samples for e, prior in s.priors.items() if {"boxes", "regions", "phrases", "lines"} & set(prior)}
     )
     return render(
         "report.html.j2",
@@ -83,5 +85,27 @@ def _view(sample: ReportSample, locating: list[str]) -> dict[str, Any]:
         "tags": [tag for p in priors.values() for tag in p.get("tags") or []],
         "texts": {e: [line["text"] for line in p["lines"]] for e, p in priors.items() if p.get("lines")},
         "captions": {e: p["caption"] for e, p in priors.items() if p.get("caption")},
+        "nearest_first": _nearest_first(priors),
+        "values": {e: values for e, p in priors.items() if (values := _values(p))} | _scores(sample),
         "errors": {e: p["error"] for e, p in priors.items() if p.get("error")},
     }
+
+
+def _nearest_first(priors: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """(label, band) of every box whose depth is known."""
+    labels = {(e, box["anchor"]): box["label"] for e, p in priors.items() for box in p.get("boxes") or []}
+    depths = [depth for p in priors.values() for depth in p.get("objects") or []]
+    places = [((depth["expert"], depth["anchor"]), depth["band"]) for depth in depths]
+    return [(labels[place], band) for place, band in places if place in labels]
+
+
+def _values(prior: dict[str, Any]) -> dict[str, str]:
+    """What an expert of one's own says in plain values; the columns of the built-in ones have places of their own."""
+    if prior.get("error") or {"tags", "boxes", "lines", "disparity_png"} & set(prior):
+        return {}
+    plain = {k: v for k, v in prior.items() if k not in ("uid", "error") and isinstance(v, bool | int | float | str)}
+    return {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in plain.items()}
+
+
+def _scores(sample: ReportSample) -> dict[str, dict[str, str]]:
+    return {name: {"score": f"{score:.4g}"} for name, score in sample.scores.items()}

@@ -23,10 +23,11 @@ class Shape:
 
 
 def shapes(prior: dict[str, Any]) -> list[Shape]:
-    """Shapes of one expert's row: `boxes` (tables.BOX), `regions` (the same) and `lines` (tables.TEXT_LINE)."""
+    """Shapes of one expert's row: `boxes` (tables.BOX), `regions`, `phrases` (the same) and `lines`
+    (tables.TEXT_LINE)."""
     # Florence states no scores; its tables hold 1.
     scored = "regions" not in prior
-    boxes = [*(prior.get("boxes") or []), *(prior.get("regions") or [])]
+    boxes = [box for column in ("boxes", "regions", "phrases") for box in prior.get(column) or []]
     found = [_shape(_corners(b), b["label"], b["score"] if scored else None) for b in boxes]
     for line in prior.get("lines") or []:
         corners = list(zip(line["polygon"][::2], line["polygon"][1::2], strict=True))

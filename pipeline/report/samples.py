@@ -3,6 +3,7 @@
 from pipeline.report.build import ReportSample
 from pipeline.store import Store
 from stages.base import ImageSource, align
+from stages.package import SCORES
 from stages.priors import DecidedPriors
 
 
@@ -51,6 +52,7 @@ def _samples(
                 alt_text=row["alt_text"],
                 findings=caption["findings"],
                 repaired=caption["repaired"],
+                scores={name: row[f"{name}_score"] for name in SCORES if row[f"{name}_score"] is not None},
             )
         )
     return samples

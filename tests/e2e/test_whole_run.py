@@ -136,6 +136,22 @@ def test_verify_is_content_until_a_byte_changes(finished: Run, tmp_path: Path) -
     assert any(victim.name in problem for problem in answer["problems"])
 
 
+def test_a_threshold_re_runs_no_expert_and_another_model_that_expert_alone(finished: Run, tmp_path: Path) -> None:
+    changed = ("--set", "perceive.open_set.threshold=0.4", "--set", "perceive.tags.top_k=5")
+    plans = {s["name"]: s for s in finished.ask("explain", *changed)["stages"]}
+    assert {name for name, s in plans.items() if s["rerun"]} == {"caption", "package"}
+    assert plans["caption"]["because"] == ["perceive.open_set.threshold", "perceive.tags.top_k"]
+
+    other = tmp_path / "detector"
+    shutil.copytree(finished.folder / "world/weights/detector", other)
+    with (other / "model.safetensors").open("r+b") as weights:
+        weights.seek(-1, 2)
+        weights.write(b"\x01")
+    plans = {s["name"]: s for s in finished.ask("explain", "--set", f"perceive.closed_set.model={other}")["stages"]}
+    assert {name for name, s in plans.items() if s["rerun"]} == {"perceive.closed_set", "caption", "package"}
+    assert plans["perceive.closed_set"]["because"] == ["perceive.closed_set.model"]
+
+
 def test_one_caption_setting_re_runs_caption_and_package_only(finished: Run, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     shutil.copytree(finished.folder, run.folder)

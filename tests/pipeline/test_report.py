@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,24 @@ def test_many_boxes_do_not_hide_the_image_and_are_all_listed() -> None:
     html = render_report(SUMMARY, [sample({"boxes_closed": {"boxes": boxes(60), "error": None}})])
     assert html.count("<polygon") == 20
     assert "thing 59" in html
+
+
+def test_depths_scores_and_experts_of_ones_own_are_shown() -> None:
+    near = {"expert": "closed_set", "anchor": 3, "nearness": 0.9, "band": "near"}
+    unseen = {"expert": "open_set", "anchor": 7, "nearness": 0.1, "band": "far"}
+    priors: dict[str, dict[str, object]] = {
+        "closed_set": {"boxes": [{**box, "anchor": 3, "label": "kettle"} for box in boxes(1)], "error": None},
+        "depth": {"disparity_png": None, "objects": [near, unseen], "error": None},
+        "sharpness": {"variance": 93.25, "blurred": False, "error": None},
+    }
+    html = render_report(SUMMARY, [replace(sample(priors), scores={"aesthetic": 5.5})])
+    assert re.search(
+        r"From near to far</h3>\s*<ul class=\"chips\"><li>kettle <span class=\"soft\">near</span></li></ul>", html
+    )
+    assert re.search(
+        r"sharpness</h3>\s*<ul[^>]*><li>variance <span[^>]*>93.25</span></li><li>blurred <span[^>]*>False", html
+    )
+    assert re.search(r"aesthetic</h3>\s*<ul[^>]*><li>score <span[^>]*>5.5</span>", html)
 
 
 def test_an_unfinished_run_says_so() -> None:
