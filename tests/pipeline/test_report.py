@@ -34,7 +34,9 @@ def sample(priors: dict[str, dict[str, object]] | None = None, caption: str = "A
 
 
 def boxes(n: int) -> list[dict[str, object]]:
-    return [{"label": f"thing {i}", "score": 0.5, "x1": 0.1, "y1": 0.1, "x2": 0.2, "y2": 0.2} for i in range(n)]
+    return [
+        {"label": f"thing {i}", "score": 0.5, "anchor": i, "x1": 0.1, "y1": 0.1, "x2": 0.2, "y2": 0.2} for i in range(n)
+    ]
 
 
 def test_a_run_without_samples_has_a_report() -> None:

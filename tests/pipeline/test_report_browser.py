@@ -71,7 +71,7 @@ def sample(name: str, **changes: object) -> ReportSample:
     Image.fromarray(ramp).save(depth, "png")
 
     def box(label: str, *corners: float) -> dict[str, object]:
-        return {"label": label, "score": 0.87, **dict(zip(("x1", "y1", "x2", "y2"), corners, strict=True))}
+        return {"label": label, "score": 0.87, "anchor": 0, **dict(zip(("x1", "y1", "x2", "y2"), corners, strict=True))}
 
     values: dict[str, object] = {
         "uid": "0123456789abcdef0123456789abcdef",
@@ -123,7 +123,9 @@ def report(tmp_path_factory: pytest.TempPathFactory, run: Pictured) -> Path:
         findings=[{"kind": ATTACK, "detail": ATTACK}],
         priors={
             "tags": {"tags": [{"tag": ATTACK, "score": 1.0}]},
-            "boxes_open": {"boxes": [{"label": ATTACK, "score": 1.0, "x1": 0.0, "y1": 0.0, "x2": 1.0, "y2": 1.0}]},
+            "boxes_open": {
+                "boxes": [{"label": ATTACK, "score": 1.0, "anchor": 0, "x1": 0.0, "y1": 0.0, "x2": 1.0, "y2": 1.0}]
+            },
             "ocr": {"lines": [{"text": ATTACK, "score": 1.0, "polygon": [0, 0, 1, 0, 1, 1, 0, 1]}], "error": ATTACK},
         },
     )
