@@ -9,6 +9,7 @@ The weights are the demo's, at the input sizes of the models that they stand for
 import contextlib
 import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,9 @@ def _one(
         metrics: list[dict[str, float]] = []
 
         def staged() -> ShardOutput:
+            begun = time.thread_time()
             output = stage.process(shard)
-            metrics.append(output.metrics)
+            metrics.append(output.metrics | {"thread_seconds": time.thread_time() - begun})
             return output
 
         def loop() -> list[Any]:
@@ -144,7 +146,10 @@ def _where(
     device: str,
     precision: str,
 ) -> dict[str, Any]:
-    """Seconds an image: of the stage, of its model, of waiting for pictures, of threads preparing them."""
+    """Seconds an image: of the stage, of its model, of waiting for pictures, of threads preparing them.
+
+    `thread_ratio` is the CPU time of the bare loop over that of the thread in which the stage's model runs.
+    """
 
     def median(name: str) -> float:
         return statistics.median(one[name] for one in metrics) / images
@@ -156,6 +161,10 @@ def _where(
         "wait_s": median("wait_seconds"),
         "prepare_in_threads_s": median("prepare_seconds"),
         "bare_s": statistics.median(r.against_s for r in done) / images,
+        "thread_cpu_s": median("thread_seconds"),
+        "thread_ratio": statistics.median(
+            r.against_cpu_s / one["thread_seconds"] for r, one in zip(done, metrics, strict=True)
+        ),
     }
     where["share_of_model"] = where["model_s"] / where["stage_s"]
     where["share_of_wait"] = where["wait_s"] / where["stage_s"]

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 from skimage import data as photographs
@@ -73,7 +74,7 @@ def shard_input(
         box = {"label": "cat", "score": 0.9, "x1": 0.1, "y1": 0.2, "x2": 0.3, "y2": 0.4, "anchor": 0}
         line = {"text": "STOP", "score": 0.8, "polygon": [0.1, 0.1, 0.2, 0.1, 0.2, 0.2, 0.1, 0.2]}
         png = io.BytesIO()
-        Image.new("I;16", (4, 3), 1000).save(png, "png")
+        Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000).save(png, "png")
         priors["tags"].append(
             {"uid": uid, "tags": [{"tag": "cat", "score": 0.7, "threshold": None}] if late else [], "error": None}
         )

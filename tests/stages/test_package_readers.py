@@ -42,7 +42,7 @@ def test_webdataset_decodes_images_of_any_format_captions_and_priors(dataset: Pa
         assert image.size == photograph(i)[2:]
         assert caption == f"Photograph {i}, sehr schön 图."
         assert (meta["width"], meta["height"]) == image.size
-        assert set(json.loads(meta["priors"])) == {"tags", "boxes_closed", "ocr", "depth", "florence"}
+        assert set(json.loads(meta["priors"])) == {"tags", "closed_set", "ocr", "depth", "florence"}
 
 
 @pytest.mark.parametrize("by", ["data_files", "folder"])
