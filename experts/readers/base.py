@@ -62,8 +62,8 @@ class OcrSection(ExpertSection):
                 raise ValueError(f"{name} is for family {family} only, and the family is {self.family}: leave it out")
         if self.family == "rapidocr" and self.resources.gpus > 0:
             raise ValueError(
-                "family rapidocr runs on the CPU and would hold a GPU for nothing: set perceive.ocr.resources.gpus=0, or "
-                "perceive.ocr.family=ppocr"
+                "family rapidocr runs on the CPU and would hold a GPU for nothing: set perceive.ocr.resources.gpus=0, "
+                "or perceive.ocr.family=ppocr"
             )
         return self
 

@@ -300,7 +300,9 @@ def test_a_broken_installation_is_a_setup_error_that_says_what_to_do(monkeypatch
 def test_settings_of_the_other_family_are_refused():
     with pytest.raises(ValidationError, match=r"rec_model is for family ppocr only.*leave it out"):
         OcrSection(rec_model="somebody/else")
-    with pytest.raises(ValidationError, match=r"family rapidocr runs on the CPU.*set perceive.ocr.resources.gpus=0, or"):
+    with pytest.raises(
+        ValidationError, match=r"family rapidocr runs on the CPU.*set perceive.ocr.resources.gpus=0, or"
+    ):
         OcrSection(resources={"gpus": 0.25})
     assert OcrSection(family="ppocr", resources={"gpus": 0.25}, rec_model="somebody/else").family == "ppocr"
 
