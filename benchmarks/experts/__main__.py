@@ -1,7 +1,7 @@
 """What each perceive stage costs over the bare loop of its model, and where its time goes.
 
-    python -m benchmarks.experts [--json] [--images N] [--rounds N] [--expert NAME ...] [--precision P] [--native]
-        [--gpu]
+    python -m benchmarks.experts [--json] [--images N] [--rounds N] [--expert NAME ...] [--precision P] [--decode D]
+        [--native] [--gpu]
 
 The weights are the demo's, at the input sizes of the models that they stand for; the pictures are of 2 megapixels.
 """
@@ -37,13 +37,20 @@ DISTINCT = 12
 
 
 def measure(
-    experts: Sequence[str], images: int, rounds: int, precision: str = "float32", full: bool = True, gpu: bool = False
+    experts: Sequence[str],
+    images: int,
+    rounds: int,
+    precision: str = "float32",
+    full: bool = True,
+    gpu: bool = False,
+    decode: str = "whole",
 ) -> dict[str, Any]:
     """Every expert's comparison, as `show` takes it, and where the time of its stage goes.
 
     Args:
         images: of the shard.
         full: models at full-size input; False takes the demo's own sizes.
+        decode: as the experts' setting; the bare loop has whole pictures.
 
     Raises:
         SetupError: a model cannot be loaded.
@@ -62,26 +69,34 @@ def measure(
             "height": PICTURE[1],
             "weights": f"the demo's, {'at full-size input' if full else 'at their own input'}",
             "precision": precision,
+            "decode": decode,
             "rounds": rounds,
         },
         "comparisons": [],
     }
     for name in experts:
         with tempfile.TemporaryDirectory() as folder, torch_threads(1):
-            comparison, where = _one(CASES[name], Path(folder), files, rounds, precision, full, device)
+            comparison, where = _one(CASES[name], Path(folder), files, rounds, precision, full, device, decode)
         answer["comparisons"].append(comparison.as_json())
         answer[name] = where
     return answer
 
 
 def _one(
-    case: type[Bare], folder: Path, files: list[bytes], rounds: int, precision: str, full: bool, device: str
+    case: type[Bare],
+    folder: Path,
+    files: list[bytes],
+    rounds: int,
+    precision: str,
+    full: bool,
+    device: str,
+    decode: str,
 ) -> tuple[Comparison, dict[str, Any]]:
     import torch
 
     place = case.place(folder, full)
     bare = case(place, device, precision)
-    with contextlib.closing(_stage(case, place, precision, device)) as stage, torch.inference_mode():
+    with contextlib.closing(_stage(case, place, precision, device, decode)) as stage, torch.inference_mode():
         shard = _shard(files)
         decoded: dict[bytes, Image.Image] = {file: decode_rgb(file) for file in dict.fromkeys(files)}
         ready = dict(zip(decoded, bare.prepared(list(decoded.values())), strict=True))
@@ -111,11 +126,11 @@ def _one(
     )
 
 
-def _stage(case: type[Bare], place: Path, precision: str, device: str) -> PerceiveStage:
-    settings: dict[str, Any] = {"batch_size": case.batch, "decode_threads": None if device == "cuda" else 1}
+def _stage(case: type[Bare], place: Path, precision: str, device: str, decode: str) -> PerceiveStage:
+    settings: dict[str, Any] = {"batch_size": case.batch}
     if "model" in EXPERTS[case.expert].section.model_fields:
         settings |= {"model": str(place), "precision": precision}
-    settings |= {"resources": {"gpus": float(device == "cuda")}, **case.settings}
+    settings |= {"resources": {"gpus": float(device == "cuda")}, "decode": decode, **case.settings}
     stage = PerceiveStage(case.expert, EXPERTS[case.expert].section.model_validate(settings))
     stage.open()
     return stage
@@ -196,10 +211,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = parser("experts", "The perceive stages against the bare loops of their models.", 32)
     command.add_argument("--expert", nargs="+", choices=tuple(CASES), default=list(CASES), help="only these")
     command.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    command.add_argument("--decode", choices=("whole", "scaled"), default="whole", help="as the experts' setting")
     command.add_argument("--native", action="store_true", help="the demo's own, small input sizes")
     command.add_argument("--gpu", action="store_true", help="run on the GPU")
     given = command.parse_args(arguments)
-    answer = measure(given.expert, given.images, given.rounds, given.precision, not given.native, given.gpu)
+    answer = measure(
+        given.expert, given.images, given.rounds, given.precision, not given.native, given.gpu, given.decode
+    )
     show(answer, given.json)
 
 
