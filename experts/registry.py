@@ -23,7 +23,7 @@ BUILT_IN: tuple[type[Expert], ...] = (
     *(Tags, OpenSet, ClosedSet, Ocr, Depth, Florence),
     *(Aesthetic, Nsfw, Watermark),
 )
-"""An expert comes after those it needs."""
+"""In the order in which priors are shown and their stages run; one that needs another comes after it in any case."""
 
 
 def _installed(point: EntryPoint) -> type[Expert]:
@@ -45,7 +45,7 @@ def _installed(point: EntryPoint) -> type[Expert]:
 
 
 def find_experts() -> dict[str, type[Expert]]:
-    """Every expert by name, each after those it needs.
+    """Every expert by name.
 
     Raises:
         RequestError: an entry point cannot be loaded, or two experts have one name.

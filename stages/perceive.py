@@ -32,20 +32,32 @@ class ExpertsSection(Section):
     @model_validator(mode="after")
     def _needs_are_on(self) -> "ExpertsSection":
         for name, section in self.experts().items():
-            missing = [need for need in EXPERTS[name](section).needs if getattr(self, need, None) is None]
-            if missing:
-                raise ValueError(f"{name} takes the output of {missing[0]}, which is null: set both or neither")
+            for need in EXPERTS[name](section).needs:
+                if getattr(self, need, None) is None:
+                    raise ValueError(f"{name} takes the output of {need}, which is null: set both or neither")
+                if EXPERTS[need].rows_from != EXPERTS[name].rows_from:
+                    raise ValueError(
+                        f"{name} looks at the rows of {EXPERTS[name].rows_from} and takes the output of {need}, which "
+                        f"looks at those of {EXPERTS[need].rows_from}: the two must look at the same rows"
+                    )
         return self
 
     def experts(self, rows_from: str | None = None) -> dict[str, ExpertSection]:
         """The experts that are on (of those that look at the rows of one stage) and their sections, each after those it
         needs."""
         every = {name: getattr(self, name) for name in EXPERTS}
-        return {
-            name: section
-            for name, section in every.items()
-            if section is not None and rows_from in (None, EXPERTS[name].rows_from)
-        }
+        on = {name: section for name, section in every.items() if section is not None}
+        ordered: dict[str, ExpertSection] = {}
+
+        def add(name: str, above: tuple[str, ...]) -> None:
+            if name in on and name not in ordered and name not in above:
+                for need in EXPERTS[name](on[name]).needs:
+                    add(need, (*above, name))
+                ordered[name] = on[name]
+
+        for name in on:
+            add(name, ())
+        return {name: one for name, one in ordered.items() if rows_from in (None, EXPERTS[name].rows_from)}
 
 
 def _field(expert: type[Expert]) -> tuple[Any, Any]:

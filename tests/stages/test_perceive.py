@@ -1,5 +1,7 @@
 """The perceive stage over real files: order, isolation of bad rows, memory, identity."""
 
+from types import SimpleNamespace
+
 import pyarrow as pa
 import pytest
 import torch
@@ -12,7 +14,7 @@ from experts.registry import EXPERTS
 from experts.tags import TagsSection
 from schemas.tables import check_table
 from stages.base import ShardInput
-from stages.perceive import PerceiveSection, PerceiveStage
+from stages.perceive import ExpertsSection, PerceiveSection, PerceiveStage
 from tests.photographs import awkward_files, encoded, photograph
 
 POISON_SIZE = (13, 13)
@@ -191,6 +193,14 @@ def test_an_expert_without_the_one_it_needs_is_refused():
         PerceiveSection.model_validate({"tags": None})
 
 
+def test_an_expert_cannot_take_rows_that_another_one_never_saw(monkeypatch):
+    monkeypatch.setattr(EXPERTS["open_set"], "rows_from", "dedup")
+    with pytest.raises(
+        ValidationError, match=r"open_set looks at the rows of dedup.*tags, which looks at those of select"
+    ):
+        PerceiveSection.model_validate({"tags": {}, "open_set": {}})
+
+
 def test_batch_size_and_thresholds_decide_nothing_of_what_is_measured():
     assert TagsSection(batch_size=1).decides() == TagsSection(batch_size=64, threshold=0.3, top_k=3).decides()
     assert TagsSection(threshold=0.3).decisions() != TagsSection(threshold=0.4).decisions()
@@ -219,6 +229,19 @@ class Strips(Expert):
 
     def close(self):
         pass
+
+
+def needing(name, *needs, rows_from="select"):
+    """An expert class that takes others' rows."""
+    return type(name.title(), (Strips,), {"name": name, "needs": needs, "rows_from": rows_from})
+
+
+def test_an_expert_comes_after_those_it_needs(monkeypatch):
+    for name, needs in {"alpha": ("omega",), "omega": ("tags",), "ring": ("ring",)}.items():
+        monkeypatch.setitem(EXPERTS, name, needing(name, *needs))
+    on = {name: ExpertSection() for name in ("alpha", "omega", "ring")} | {"tags": TagsSection()}
+    section = SimpleNamespace(**(dict.fromkeys(EXPERTS) | on))
+    assert list(ExpertsSection.experts(section)) == ["tags", "omega", "alpha", "ring"]
 
 
 def strips(monkeypatch, batch):
