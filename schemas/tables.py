@@ -84,6 +84,9 @@ DUPLICATES = pa.schema(
     ]
 )
 
+SCORE_COLUMNS = {"aesthetic": "aesthetic_score", "nsfw": "nsfw_score", "watermark": "watermark_score"}
+"""Columns of SELECT by the expert that measures them."""
+
 SELECT = pa.schema(
     [
         UID,

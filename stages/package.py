@@ -16,14 +16,12 @@ import pyarrow as pa
 from pydantic import Field
 
 from schemas.section import StageSection
-from schemas.tables import PACKAGE
+from schemas.tables import PACKAGE, SCORE_COLUMNS
 from stages.base import ImageSource, MapStage, ShardInput, ShardOutput, align
 from stages.priors import DecidedPriors
 from stages.tar import DeterministicTar
 
 IMAGE_EXTENSION = "jpg"
-SCORES = ("aesthetic", "nsfw", "watermark")
-"""What the experts of these names measured; null where one is off."""
 DECIMALS = 6  # float32 carries seven significant digits; scores and fractions are below 1
 
 
@@ -123,7 +121,7 @@ class PackageStage(MapStage):
         return {
             **{name: image[name] for name in ("uid", "url", "sha256", "format", "width", "height", "cluster")},
             "alt_text": image["alt_text"] or "",
-            "scores": canonical_json({name: image[f"{name}_score"] for name in SCORES}),
+            "scores": canonical_json({name: image[column] for name, column in SCORE_COLUMNS.items()}),
             "priors": canonical_json(seen),
             "findings": canonical_json(caption["findings"]),
             "repaired": caption["repaired"],

@@ -15,7 +15,7 @@ from pydantic import Field
 from schemas.errors import RequestError
 from schemas.ledger import Drop, Reason
 from schemas.section import StageSection
-from schemas.tables import SELECT, TAKING_ORDER
+from schemas.tables import SCORE_COLUMNS, SELECT, TAKING_ORDER
 from stages.base import GatherInput, GatherStage, ShardOutput, align
 from stages.curate.limits import Limit, stopped
 from stages.curate.ranking import ranked, shuffled
@@ -27,8 +27,6 @@ from stages.reshard import Reshard
 _FROM_INGEST = ["uid", "alt_text", "punsafe", "pwatermark", "aesthetic", "similarity", "language"]
 _ROW_GROUP = 1 << 20
 _RankBy = Literal["centroid_cosine", "resolution", "aesthetic", "measured_aesthetic", "similarity", "random"]
-_MEASURED = {"aesthetic": "aesthetic_score", "nsfw": "nsfw_score", "watermark": "watermark_score"}
-"""Columns of schemas.tables.SELECT by the expert that measures them."""
 
 
 class SelectSection(StageSection):
@@ -116,7 +114,7 @@ class SelectStage(GatherStage):
 
     def __init__(self, config: SelectSection, experts: tuple[str, ...] = ()) -> None:
         super().__init__(config)
-        self._experts = tuple(name for name in _MEASURED if name in experts)
+        self._experts = tuple(name for name in SCORE_COLUMNS if name in experts)
         self.also_reads = ("ingest", "download", "cluster", *(f"perceive.{name}" for name in self._experts))
         limits = [
             ("nsfw", "max_nsfw", config.max_nsfw, False, Reason.NSFW),
@@ -309,7 +307,7 @@ def _save_order(path: Path, rows: _Rows, take: Taking) -> Path:
 
 def _with_scores(table: pa.Table, scores: dict[str, pa.Table]) -> pa.Table:
     """The table with a column of each expert's scores, null for experts that are off."""
-    for name, column in _MEASURED.items():
+    for name, column in SCORE_COLUMNS.items():
         score = scores[name].column("score") if name in scores else pa.nulls(len(table), pa.float32())
         table = table.append_column(SELECT.field(column), score)
     return table

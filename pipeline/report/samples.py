@@ -2,8 +2,8 @@
 
 from pipeline.report.build import ReportSample
 from pipeline.store import Store
+from schemas.tables import SCORE_COLUMNS
 from stages.base import ImageSource, align
-from stages.package import SCORES
 from stages.priors import DecidedPriors
 
 
@@ -52,7 +52,7 @@ def _samples(
                 alt_text=row["alt_text"],
                 findings=caption["findings"],
                 repaired=caption["repaired"],
-                scores={name: row[f"{name}_score"] for name in SCORES if row[f"{name}_score"] is not None},
+                scores={name: row[column] for name, column in SCORE_COLUMNS.items() if row[column] is not None},
             )
         )
     return samples
