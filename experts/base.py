@@ -195,8 +195,12 @@ def stacked(prepared: list[Pixels], device: str, dtype: Any) -> Any:
 
 
 @contextmanager
-def loading(expert: str, ref: ModelRef) -> Iterator[None]:
-    """Turn whatever a library raises while it loads weights into the one paragraph a user needs."""
+def loading(expert: str, ref: ModelRef, setting: str = "model") -> Iterator[None]:
+    """Turn whatever a library raises while it loads weights into the one paragraph a user needs.
+
+    Args:
+        setting: of the expert's section, that names the model.
+    """
     try:
         yield
     except Exception as error:
@@ -204,7 +208,7 @@ def loading(expert: str, ref: ModelRef) -> Iterator[None]:
         raise SetupError(
             f"perceive.{expert} could not load {ref.model}{revision}: {type(error).__name__}: "
             f"{textwrap.shorten(str(error), _LONGEST_REASON, placeholder=' ...').rstrip('.')}. "
-            f"Set perceive.{expert}.model to a folder that holds the model, or to a hub id that this machine can "
+            f"Set perceive.{expert}.{setting} to a folder that holds the model, or to a hub id that this machine can "
             f"reach (HF_HOME names the cache, HF_TOKEN opens gated models), or switch the expert off with null."
         ) from error
 

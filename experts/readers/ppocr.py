@@ -6,19 +6,16 @@ so that what is read of a line does not depend on the lines beside it. No classi
 a line that was read with little confidence is read again after a half turn, and the surer reading counts.
 """
 
-import textwrap
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from experts.base import finite
+from experts.base import finite, loading
 from experts.readers.base import Line, OcrSection, Reader
 from experts.readers.layout import LONGEST_ASPECT, crop_line, from_text_corner
-from schemas.errors import SetupError
 from schemas.identity import model_identity
 from schemas.section import ModelRef
 
@@ -28,7 +25,6 @@ WIDTH_STEP = 64  # px; at most a sixth of the least width that the processors pa
 SURE = 0.9
 LEAST_SIDE_OF_TEXT = 3  # px of the canvas: thinner regions are no text (rapidocr, DBPostProcess.filter_det_res)
 _BLANK = 0
-_LONGEST_REASON = 400
 
 
 @dataclass(frozen=True)
@@ -60,10 +56,10 @@ class PpOcrReader(Reader):
         import transformers
 
         self._device, self._dtype = device, getattr(torch, self.config.precision)
-        with _loading("det_model", self._det):
+        with loading("ocr", self._det, "det_model"):
             model, kind = transformers.AutoModelForObjectDetection, "post_process_object_detection"
             self._det_processor, self._detector = self._loaded(self._det, model, kind)
-        with _loading("rec_model", self._rec):
+        with loading("ocr", self._rec, "rec_model"):
             model, kind = transformers.AutoModelForTextRecognition, "post_process_text_recognition"
             self._rec_processor, self._recogniser = self._loaded(self._rec, model, kind)
             self._letters: list[str] = list(self._rec_processor.character_list)
@@ -182,17 +178,3 @@ def _large_enough(quads: np.ndarray) -> list[np.ndarray]:
     corners = quads.reshape(-1, 4, 2).astype(np.float32)
     sides = np.linalg.norm(corners[:, [1, 3]] - corners[:, [0]], axis=-1).astype(int)
     return list(corners[(sides > LEAST_SIDE_OF_TEXT).all(axis=1)])
-
-
-@contextmanager
-def _loading(field: str, ref: ModelRef) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        revision = f" at revision {ref.revision}" if ref.revision else ""
-        raise SetupError(
-            f"perceive.ocr could not load {ref.model}{revision}: {type(error).__name__}: "
-            f"{textwrap.shorten(str(error), _LONGEST_REASON, placeholder=' ...').rstrip('.')}. "
-            f"Set perceive.ocr.{field} to a folder that holds the model, or to a hub id that this machine can reach "
-            "(HF_HOME names the cache), or set perceive.ocr.family to rapidocr, which brings its weights."
-        ) from error
