@@ -1,0 +1,1 @@
+"""Ratios and tables about the fusion model."""
