@@ -95,7 +95,7 @@ def _loop(text: str, most: int) -> str | None:
 
 
 # A single quote opens after a space or bracket and closes before one, else it is an apostrophe.
-_QUOTED = re.compile(
+QUOTED = re.compile(
     r"\"([^\"\n]+)\"|“([^”\n]+)”|„([^“”\n]+)[“”]|«([^»\n]+)»|「([^」\n]+)」|(?<![\w'])'([^'\n]+)'(?!\w)"
 )
 
@@ -106,7 +106,7 @@ def unseen_text(caption: Caption, priors: Priors, section: ChecksSection) -> Ite
     if lines is None:
         return
     seen = _letters(" ".join(lines))
-    for match in _QUOTED.finditer(caption.text):
+    for match in QUOTED.finditer(caption.text):
         quote = next(group for group in match.groups() if group)
         letters = _letters(quote)
         if letters and substring_distance(letters, seen) > section.quote_distance * len(letters):

@@ -36,6 +36,19 @@ class SamplingSection(Section):
 
 
 @dataclass(frozen=True)
+class Question:
+    """One request.
+
+    Attributes:
+        boxes: x1, y1, x2, y2 of each, 0 to 1 of the picture in the messages, for an engine that looks at boxes
+            (`fusion.checkpoint.takes_boxes`); None for any other.
+    """
+
+    messages: MessageList
+    boxes: list[list[float]] | None = None
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the engine said, and the tokens it took."""
 
@@ -89,29 +102,29 @@ class ChatClient:
         self._concurrency, self._timeout_s, self._retries = concurrency, timeout_s, retries
         self._alive = alive
 
-    def ask(self, questions: Sequence[Callable[[], MessageList]]) -> list[Answer | Failure]:
+    def ask(self, questions: Sequence[Callable[[], Question]]) -> list[Answer | Failure]:
         """One answer or failure per question, in order.
 
-        Messages are made when their turn comes, off the event loop, so that the encoded images of a whole shard are
+        Questions are made when their turn comes, off the event loop, so that the encoded images of a whole shard are
         never in memory at once. An exception of a question that is no BadInputError is raised.
         """
         return asyncio.run(self._ask_all(questions))
 
-    async def _ask_all(self, questions: Sequence[Callable[[], MessageList]]) -> list[Answer | Failure]:
+    async def _ask_all(self, questions: Sequence[Callable[[], Question]]) -> list[Answer | Failure]:
         places = asyncio.Semaphore(self._concurrency)
 
-        async def one(question: Callable[[], MessageList]) -> Answer | Failure:
+        async def one(make: Callable[[], Question]) -> Answer | Failure:
             async with places:
                 if not self._alive():
                     return Failure("the engine's process is gone", asked=False)
                 try:
-                    messages = await asyncio.to_thread(question)
+                    question = await asyncio.to_thread(make)
                 except BadInputError as error:
                     return Failure(str(error), asked=False, own=True)
-                return await self._ask(client, messages)
+                return await self._ask(client, question)
 
         async with self._client() as client:
-            return await asyncio.gather(*(one(question) for question in questions))
+            return await asyncio.gather(*(one(make) for make in questions))
 
     @contextlib.asynccontextmanager
     async def _client(self) -> "AsyncIterator[AsyncOpenAI]":
@@ -123,7 +136,7 @@ class ChatClient:
         ) as client:
             yield client
 
-    async def _ask(self, client: "AsyncOpenAI", messages: MessageList) -> Answer | Failure:
+    async def _ask(self, client: "AsyncOpenAI", question: Question) -> Answer | Failure:
         from openai import APIConnectionError, APIStatusError, OpenAIError
 
         last = ""
@@ -131,7 +144,7 @@ class ChatClient:
             wait = _BACKOFF_S * 2**attempt * random.uniform(0.75, 1.25)
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    return _answer(await self._complete(client, messages))
+                    return _answer(await self._complete(client, question))
             except TimeoutError:
                 return Failure(f"no answer within {self._timeout_s:g} s")
             except APIStatusError as error:
@@ -151,17 +164,22 @@ class ChatClient:
                 await asyncio.sleep(min(wait, _MAX_BACKOFF_S))
         return Failure(last)
 
-    async def _complete(self, client: "AsyncOpenAI", messages: MessageList) -> Any:
+    async def _complete(self, client: "AsyncOpenAI", question: Question) -> Any:
         sampling = self._sampling
-        penalty = {"repetition_penalty": sampling.repetition_penalty} if sampling.repetition_penalty != 1.0 else None
+        # What vLLM understands beyond OpenAI's API is sent only where it says something.
+        further: dict[str, Any] = {}
+        if sampling.repetition_penalty != 1.0:
+            further["repetition_penalty"] = sampling.repetition_penalty
+        if question.boxes is not None:
+            further["mm_processor_kwargs"] = {"boxes": [question.boxes]}
         return await client.chat.completions.create(
             model=self._model,
-            messages=messages,  # type: ignore[arg-type]
+            messages=question.messages,  # type: ignore[arg-type]
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             seed=sampling.seed,
-            extra_body=penalty,
+            extra_body=further or None,
         )
 
 

@@ -29,6 +29,14 @@ SERVED_NAME = "caption-engine"
 HOST = "127.0.0.1"
 # vLLM's own default on a CPU is 92 % of the machine's memory.
 CPU_KV_CACHE_BYTES = 1 << 30
+# Spinning OpenMP threads beside other busy processes cost 40 times the throughput, and the sampler is compiled even in
+# eager mode, for seconds.
+CPU_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "TORCH_COMPILE_DISABLE": "1",
+}
 _PORT_ATTEMPTS = 3
 _STOP_S = 2 * guardian.GRACE_S
 _EXCEPTION = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): .+|\berror: .+")
@@ -213,6 +221,8 @@ class VLLMServer:
             *(("--enforce-eager",) if eager else ()),
             "--no-enable-prefix-caching" if s.deterministic else "--enable-prefix-caching",
             "--enable-prompt-tokens-details",
+            # Its only client is ours, whose requests may carry boxes.
+            "--trust-request-mm-kwargs",
             "--disable-uvicorn-access-log",
             *s.extra_args,
         ]
@@ -224,15 +234,9 @@ class VLLMServer:
         if Path(self.section.model).is_dir():
             env["HF_HUB_OFFLINE"] = "1"
         if self.device == "cpu":
-            # Spinning OpenMP threads beside other busy processes cost 40 times the throughput; the sampler is compiled
-            # even in eager mode, for seconds; and this variable would override --kv-cache-memory-bytes.
+            # This variable would override --kv-cache-memory-bytes.
             env.pop("VLLM_CPU_KVCACHE_SPACE", None)
-            env |= {
-                "OMP_NUM_THREADS": "1",
-                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-                "TORCH_COMPILE_DISABLE": "1",
-            }
+            env |= CPU_ENVIRONMENT
         return env | self.section.env
 
     def _launch(self) -> None:

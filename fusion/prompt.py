@@ -7,6 +7,7 @@ state is a field of `PromptSection`.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -45,10 +46,15 @@ class PromptSection(BoxChoiceSection):
 
 @dataclass(frozen=True)
 class Messages:
-    """The text of one request; the image goes before the user's text."""
+    """The text of one request; the image goes before the user's text.
+
+    Attributes:
+        boxes: those that the text shows, in its order.
+    """
 
     system: str
     user: str
+    boxes: Sequence[Box] = ()
 
 
 class Prompt:
@@ -79,7 +85,7 @@ class Prompt:
             lines=self._lines(priors),
             experts=priors.others,
         )
-        return Messages(self._system, user)
+        return Messages(self._system, user, boxes)
 
     def repair(self, findings: list[str]) -> str:
         """The second turn: what the checks found, given back to the model."""

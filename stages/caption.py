@@ -4,15 +4,16 @@ import io
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 from PIL import Image
 from pydantic import Field, model_validator
 
+from fusion.checkpoint import takes_boxes
 from fusion.checks import Caption, ChecksSection, Finding, FindingKind, check
-from fusion.client import Answer, BadInputError, ChatClient, Failure, MessageList, SamplingSection
+from fusion.client import Answer, BadInputError, ChatClient, Failure, Question, SamplingSection
 from fusion.engine import EngineSection, VLLMServer
 from fusion.priors import Priors
 from fusion.prompt import Messages, Prompt, PromptSection
@@ -187,6 +188,7 @@ class CaptionStage(MapStage):
                     f"caption.engine.api_key_env names {engine.api_key_env}, which is not set where the caption worker "
                     "runs. Set it there (for a submitted run with `densefusion submit --env`)."
                 )
+        self._takes_boxes = takes_boxes(engine)
         while failure := self._probe(self.config.request_timeout_s, self.config.retries):
             if self._server is None or self._server.running():
                 raise SetupError(self._no_answer(failure))
@@ -204,9 +206,9 @@ class CaptionStage(MapStage):
         """Ask for one token about a grey square; None where the engine answers."""
         png = io.BytesIO()
         Image.new("RGB", (224, 224), (128, 128, 128)).save(png, "PNG")
-        messages = _openai_messages(Messages("Answer in one word.", "What colour?"), image_url(png.getvalue(), 224))
+        question = self._asked(Messages("Answer in one word.", "What colour?"), image_url(png.getvalue(), 224))
         client = self._client(SamplingSection(max_tokens=1), timeout_s, retries)
-        [result] = client.ask([lambda: messages])
+        [result] = client.ask([lambda: question])
         return result if isinstance(result, Failure) else None
 
     def _client(self, sampling: SamplingSection, timeout_s: float, retries: int) -> ChatClient:
@@ -223,7 +225,12 @@ class CaptionStage(MapStage):
             alive=server.running if server is not None else lambda: True,
         )
 
-    def _ask(self, questions: list[Callable[[], MessageList]]) -> list[Answer | Failure | _Stop]:
+    def _asked(self, messages: Messages, url: str) -> Question:
+        """The request of one image; a model that looks at boxes gets those that the text shows."""
+        boxes = [[box["x1"], box["y1"], box["x2"], box["y2"]] for box in messages.boxes]
+        return Question(_openai_messages(messages, url), boxes if self._takes_boxes else None)
+
+    def _ask(self, questions: list[Callable[[], Question]]) -> list[Answer | Failure | _Stop]:
         """An answer, failure or stop per question. Where the engine dies, it is restarted and only what is still
         unanswered is asked again."""
         results: list[Answer | Failure | _Stop | None] = [None] * len(questions)
@@ -265,15 +272,15 @@ class CaptionStage(MapStage):
                     stops[i] = _Stop(reason, f"perceive.{expert}: {error}")
         return stops
 
-    def _question(self, rows: "_Rows", i: int) -> Callable[[], MessageList]:
-        def messages() -> MessageList:
+    def _question(self, rows: "_Rows", i: int) -> Callable[[], Question]:
+        def question() -> Question:
             try:
                 url = image_url(rows.image(i), self.config.image_max_side)
             except ValueError as error:
                 raise BadInputError(str(error)) from error
-            return _openai_messages(self._prompt.render(rows.alt_texts[i], rows.priors_of(i)), url)
+            return self._asked(self._prompt.render(rows.alt_texts[i], rows.priors_of(i)), url)
 
-        return messages
+        return question
 
     def _judge(self, rows: "_Rows", i: int, answer: Answer) -> _Judged:
         caption = Caption(answer.text, answer.finish_reason)
@@ -283,14 +290,16 @@ class CaptionStage(MapStage):
         """Give the findings of faulty captions back to the model, once; how many were asked again."""
         faulty = [i for i, one in judged.items() if one.kinds() & set(self.config.repair_on)]
 
-        def question(i: int) -> Callable[[], MessageList]:
+        def question(i: int) -> Callable[[], Question]:
             first, ask = judged[i], self._question(rows, i)
             again = self._prompt.repair([f.detail for f in first.findings if f.kind in self.config.repair_on])
-            return lambda: [
-                *ask(),
-                {"role": "assistant", "content": first.answer.text},
-                {"role": "user", "content": again},
-            ]
+            turns = [{"role": "assistant", "content": first.answer.text}, {"role": "user", "content": again}]
+
+            def second() -> Question:
+                asked = ask()
+                return replace(asked, messages=[*asked.messages, *turns])
+
+            return second
 
         for i, result in zip(faulty, self._ask([question(i) for i in faulty]), strict=True):
             if isinstance(result, Answer):
@@ -328,7 +337,7 @@ class _Rows:
         return self._decided[i]
 
 
-def _openai_messages(messages: Messages, url: str) -> MessageList:
+def _openai_messages(messages: Messages, url: str) -> list[dict[str, Any]]:
     return [
         {"role": "system", "content": messages.system},
         {

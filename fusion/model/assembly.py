@@ -59,8 +59,9 @@ def from_parts(
     connector_options: dict[str, Any] | None = None,
     image_grid_pinpoints: list[list[int]] | None = None,
     images: Images | None = None,
+    seed: int = 0,
 ) -> Assembled:
-    """Pretrained towers and language model with a connector whose weights are drawn from torch's generator.
+    """Pretrained towers and language model with a fresh connector.
 
     The tokenizer gets `<image>` where it lacks it, and the language model a row for it where there is none to spare.
 
@@ -68,6 +69,7 @@ def from_parts(
         vision: a CLIP or SigLIP model, whole or its vision half, or a Florence-2.
         text: a causal language model with its tokenizer.
         detail: a backbone of timm: its name there (`timm/` before it or not), or a folder of timm or transformers.
+        seed: of the connector's weights.
 
     Raises:
         SetupError: weights that do not load.
@@ -88,7 +90,9 @@ def from_parts(
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         image_grid_pinpoints=image_grid_pinpoints,
     )
-    return _composed(config, towers, language_model, tokenizer, images, vision)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _composed(config, towers, language_model, tokenizer, images, vision)
 
 
 def from_llava(ref: ModelRef, images: Images | None = None) -> Assembled:

@@ -5,6 +5,7 @@ Pillow alone resizes, in training and in serving: torchvision's resizing differs
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -105,7 +106,7 @@ class FusionImageProcessor(BaseImageProcessor):
         for whole in (width, height):
             scale = self.canvas / (whole if self.fit == "stretch" else side)
             offset = (side - whole) // 2 if self.fit == "pad" else 0
-            shift = (int(whole * scale) - self.canvas) // 2 if self.fit == "crop" else 0
+            shift = (int(whole * self.canvas / side) - self.canvas) // 2 if self.fit == "crop" else 0
             axes.append((whole, offset, scale, shift))
         placed = []
         for box in boxes:
@@ -184,7 +185,7 @@ def _is_box(box: Any) -> bool:
     return (
         isinstance(box, Sequence)
         and len(box) == 4
-        and all(isinstance(value, int | float) and math.isfinite(value) for value in box)
+        and all(isinstance(value, Real) and math.isfinite(value) for value in box)
     )
 
 

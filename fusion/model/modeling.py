@@ -55,7 +55,7 @@ class FusionVision(nn.Module):
         """
         if boxes is not None:
             boxes = [own.float() for own in boxes]
-        tokens = self.connector(self.towers, pixel_values, boxes)
+        tokens = self.connector.forward(self.towers, pixel_values, boxes)  # past hooks: see `_tokens` below
         if not self.config.image_grid_pinpoints:
             return list(tokens)
         assert image_sizes is not None
@@ -147,7 +147,7 @@ class FusionForConditionalGeneration(FusionPreTrainedModel, GenerationMixin):
             kwargs.setdefault("use_cache", False)
         if pixel_values is not None:
             apart = None if boxes is None or box_counts is None else boxes.split(box_counts.tolist())
-            seen = torch.cat(self.vision(pixel_values, image_sizes, apart)).to(inputs_embeds.dtype)
+            seen = self._tokens(pixel_values, image_sizes, apart).to(inputs_embeds.dtype)
             places = torch.eq(input_ids, self.config.image_token_id).unsqueeze(-1)
             if int(places.sum()) != len(seen):
                 raise ValueError(
@@ -167,7 +167,15 @@ class FusionForConditionalGeneration(FusionPreTrainedModel, GenerationMixin):
         weight = next(self.vision.parameters())
         pixels = torch.zeros(canvases((side, side), self.config), 3, side, side, device=weight.device)
         boxes = torch.zeros(1, 4, device=weight.device)
-        return torch.cat(self.vision(pixels, size, [boxes])).sum()
+        return self._tokens(pixels, size, [boxes]).sum()
+
+    def _tokens(self, pixel_values: Tensor, image_sizes: Tensor | None, boxes: Sequence[Tensor] | None) -> Tensor:
+        """Tokens of all pictures, one picture after the other.
+
+        By `forward`, past the hooks of modules that give a tensor for each picture: ZeRO-3 counts them, and processes
+        whose batches have different numbers of pictures would wait for one another for ever.
+        """
+        return torch.cat(self.vision.forward(pixel_values, image_sizes, boxes))
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, is_first_iteration: bool = False, **kwargs: Any

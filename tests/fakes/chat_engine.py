@@ -90,6 +90,9 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if word == "empty":
             return self._send(200, json.dumps(_completion(body, "")))
+        if word == "options":
+            beyond = set(body) - {"model", "messages", "max_tokens", "temperature", "top_p", "seed"}
+            return self._send(200, json.dumps(_completion(body, json.dumps({name: body[name] for name in beyond}))))
         if word.startswith("sleep="):
             time.sleep(float(word.removeprefix("sleep=")))
         return self._send(200, json.dumps(_completion(body, text)))

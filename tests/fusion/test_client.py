@@ -1,12 +1,13 @@
 """The client against an engine that misbehaves: every row gets an answer or a failure of its own, in order, in time."""
 
+import json
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from fusion.client import Answer, BadInputError, ChatClient, Failure, MessageList, SamplingSection
+from fusion.client import Answer, BadInputError, ChatClient, Failure, Question, SamplingSection
 from tests.fakes import chat_engine
 
 
@@ -21,8 +22,8 @@ def client(url: str, **options: object) -> ChatClient:
     return ChatClient(url, "key", "model", SamplingSection(max_tokens=8), **settings)  # type: ignore[arg-type]
 
 
-def ask(text: str) -> Callable[[], MessageList]:
-    return lambda: [{"role": "user", "content": text}]
+def ask(text: str, boxes: list[list[float]] | None = None) -> Callable[[], Question]:
+    return lambda: Question([{"role": "user", "content": text}], boxes)
 
 
 def test_answers_keep_the_order_of_the_questions(engine: str) -> None:
@@ -78,6 +79,13 @@ def test_no_answer_in_time_is_a_failure_and_is_not_repeated(engine: str, word: s
     assert time.monotonic() - started < 4
 
 
+def test_boxes_go_with_the_request_of_their_picture_and_with_no_other(engine: str) -> None:
+    boxes = [[0.1, 0.2, 0.5, 0.6]]
+    answers = client(engine).ask([ask("a do:options", boxes), ask("b do:options", []), ask("c do:options")])
+    said = [json.loads(a.text) for a in answers if isinstance(a, Answer)]
+    assert said == [{"mm_processor_kwargs": {"boxes": [boxes]}}, {"mm_processor_kwargs": {"boxes": [[]]}}, {}]
+
+
 def test_no_more_requests_at_once_than_asked_for() -> None:
     with chat_engine.running() as url:
         client(url, concurrency=3).ask([ask(f"{i} do:sleep=0.1") for i in range(12)])
@@ -88,7 +96,7 @@ def test_no_more_requests_at_once_than_asked_for() -> None:
 def test_messages_are_made_when_their_turn_comes(engine: str) -> None:
     made: list[float] = []
 
-    def question() -> MessageList:
+    def question() -> Question:
         made.append(time.monotonic())
         return ask("do:sleep=0.3")()
 
@@ -98,10 +106,10 @@ def test_messages_are_made_when_their_turn_comes(engine: str) -> None:
 
 
 def test_an_input_that_cannot_be_made_fails_its_row_and_a_bug_fails_loudly(engine: str) -> None:
-    def undecodable() -> MessageList:
+    def undecodable() -> Question:
         raise BadInputError("no picture")
 
-    def bug() -> MessageList:
+    def bug() -> Question:
         raise KeyError("oops")
 
     first, second = client(engine).ask([undecodable, ask("fine")])

@@ -1,5 +1,6 @@
 """The caption stage with an engine that misbehaves; a real vLLM server is in test_caption_vllm.py."""
 
+import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -89,6 +90,17 @@ def test_findings_repair_once_and_reject(tmp_path: Path, external: str) -> None:
     assert output.metrics["repairs_asked"] == output.metrics["repaired"] == 1
     kinds = {f["kind"] for f in output.rows.column("findings").to_pylist()[0]}
     assert "coordinates" in kinds
+
+
+def test_a_model_that_looks_at_boxes_gets_those_that_the_prompt_shows(tmp_path: Path, external: str) -> None:
+    said = {"processor_class": "FusionProcessor", "image_processor": {"takes_boxes": True}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(said))
+    shown = {"mm_processor_kwargs": {"boxes": [[[0.1, 0.2, 0.5, 0.6]]]}}
+    for model, options in ((str(tmp_path), shown), ("org/name", {})):
+        stage = CaptionStage(section({"base_url": external, "model": model}), PRIORS)
+        stage.open()
+        output = stage.process(perceived(tmp_path, ["do:options"], CountedImages()))
+        assert json.loads(account(output, 1)[0]) == options
 
 
 def test_a_row_that_kills_the_engine_is_poison_and_takes_nobody_along(tmp_path: Path, own_engine: None) -> None:

@@ -132,12 +132,13 @@ class ConvGate(Connector):
         pictures = self.projector(self.fuse(tokens, maps[-1].to(tokens.dtype)))
         if boxes is None:
             return list(pictures)
-        return [
-            torch.cat([picture, self._box_tokens([one[i] for one in maps], boxes[i]).to(picture.dtype)])
-            for i, picture in enumerate(pictures)
-        ]
+        # Projected all at once: a module that is called once a picture would keep ZeRO-3's processes waiting, whose
+        # batches have different numbers of them.
+        seen = torch.cat([self._box_means([one[i] for one in maps], own) for i, own in enumerate(boxes)])
+        objects = self.box_projector(seen.to(self.box_projector[0].weight.dtype)).to(pictures.dtype)
+        counts = [len(own) for own in boxes]
+        return [torch.cat(both) for both in zip(pictures, objects.split(counts), strict=True)]
 
-    def _box_tokens(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
+    def _box_means(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
         inside = boxes.to(maps[0].device).clamp(0, self.options.canvas)
-        seen = roi_means(maps, inside * self.scale, self.options.roi)
-        return self.box_projector(seen.to(self.box_projector[0].weight.dtype))
+        return roi_means(maps, inside * self.scale, self.options.roi)

@@ -169,6 +169,12 @@ def test_the_box_of_the_whole_picture_is_where_the_padding_leaves_it(size: tuple
     assert all(abs(given - wanted) <= 0.5 + 1e-6 for given, wanted in zip(box, true, strict=True))
 
 
+@given(size=sizes, canvas=st.integers(14, 1024))
+def test_of_a_cropped_picture_the_short_side_fills_the_canvas(size: tuple[int, int], canvas: int) -> None:
+    [box] = FusionImageProcessor(canvas=canvas, fit="crop").place_boxes([(0, 0, 1, 1)], size).tolist()
+    assert box == [0, 0, canvas, canvas]
+
+
 def test_boxes_are_where_the_thing_is_in_the_pixels() -> None:
     for fit, size in (("pad", (100, 40)), ("pad", (40, 100)), ("crop", (80, 100)), ("stretch", (50, 90))):
         height, width = size
