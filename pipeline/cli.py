@@ -288,6 +288,45 @@ def export(
 
 
 @app.command()
+def evaluate(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="evaluation (scene-world) or YAML")],
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold captions against what is true of their pictures; each figure with its number and interval."""
+    from fusion.evaluate.evaluation import evaluate
+    from fusion.evaluate.section import load_section
+
+    def say(text: str) -> None:
+        err.print(text, highlight=False)
+
+    answer = evaluate(load_section(config, set_ or []), say)
+    if as_json:
+        _print_json(answer)
+        return
+    names = list(answer["captioners"])
+    table = Table("metric", *names, "n", box=None, pad_edge=False)
+    for metric in dict.fromkeys(metric for one in answer["captioners"].values() for metric in one["figures"]):
+        figures = [answer["captioners"][name]["figures"].get(metric) for name in names]
+        shown = [f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" if one else "" for one in figures]
+        counts = dict.fromkeys(f"{one['n']:,.0f}" for one in figures if one)
+        less = " (less is better)" if metric in answer["less_is_better"] else ""
+        table.add_row(Text(f"{metric}{less}"), *(Text(one) for one in shown), " / ".join(counts))
+    out.print(table)
+    for name, one in answer["captioners"].items():
+        failed = f"; {one['failed']} without an answer: {one['first_failure']}" if one["failed"] else ""
+        out.print(
+            f"{name}: {one['words']:.0f} words a caption, {one['empty']} empty{failed}", markup=False, highlight=False
+        )
+    level = f"{answer['level']:.0%}"
+    out.print(
+        f"{answer['rows']:,} pictures; in brackets {level} bootstrap intervals over pictures.",
+        highlight=False,
+        markup=False,
+    )
+
+
+@app.command()
 def submit(
     config: ConfigArg,
     run_dir: Annotated[str, typer.Option("--run-dir", metavar="DIR", help="on storage that the cluster shares")],

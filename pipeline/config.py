@@ -4,18 +4,16 @@ Three things make a configuration, later ones win: a preset or a YAML file (whic
 overrides, and `${run}`, which stands for the run directory in any text value.
 """
 
-import difflib
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from cluster.profiles import NodeGroup
 from pipeline.storage import open_storage
 from schemas.errors import RequestError
 from schemas.section import Section, runtime
+from schemas.settings import Shelf, validated
 from stages.caption import CaptionSection
 from stages.cluster import ClusterSection
 from stages.dedup import DedupSection
@@ -29,6 +27,7 @@ from stages.select import SelectSection
 
 RUN_FILE = "run.yaml"
 RUN_VARIABLE = "${run}"
+_PRESETS = Shelf("pipeline", "presets", "preset", "caption.max_tokens=96")
 
 
 class RaySection(Section):
@@ -88,8 +87,7 @@ class Config(Section):
 
 def presets() -> list[str]:
     """Names of the presets that ship with the package."""
-    folder = resources.files("pipeline") / "presets"
-    return sorted(Path(item.name).stem for item in folder.iterdir() if item.name.endswith(".yaml"))
+    return _PRESETS.names()
 
 
 def load_config(source: str, overrides: list[str], run_dir: str) -> Config:
@@ -98,24 +96,18 @@ def load_config(source: str, overrides: list[str], run_dir: str) -> Config:
     Raises:
         RequestError: the file is missing or is not YAML, a key is unknown, a value is out of bounds.
     """
-    values = _read(source)
-    for override in overrides:
-        _apply(values, override)
-    return parse_config(_substitute(values, run_dir), source)
+    return parse_config(_substitute(_PRESETS.read(source, overrides), run_dir), source)
 
 
 def parse_config(values: dict[str, Any], source: str) -> Config:
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise RequestError(_explain(error, source)) from None
+    return validated(Config, values, source)
 
 
 def override_config(config: Config, overrides: list[str], run_dir: str) -> Config:
     """The same configuration with `key.path=value` overrides."""
     values = config.model_dump(mode="json")
     for override in overrides:
-        _apply(values, override)
+        _PRESETS.override(values, override)
     return parse_config(_substitute(values, run_dir), "--set")
 
 
@@ -141,55 +133,6 @@ def load_run(location: str) -> Config:
     return parse_config(yaml.safe_load(text), f"{location}/{RUN_FILE}")
 
 
-def _read(source: str) -> dict[str, Any]:
-    if source in presets():
-        text = (resources.files("pipeline") / "presets" / f"{source}.yaml").read_text()
-    else:
-        path = Path(source)
-        if not path.is_file():
-            near = difflib.get_close_matches(source, presets(), n=1)
-            hint = f" Did you mean the preset {near[0]}?" if near else ""
-            raise RequestError(
-                f"There is no configuration file {source}, and no preset of that name.{hint} "
-                f"Presets: {', '.join(presets())}."
-            )
-        text = path.read_text()
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RequestError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(values, dict):
-        raise RequestError(
-            f"{source} must hold a mapping of sections (ingest, download, ...), not {type(values).__name__}."
-        )
-    base = values.pop("extends", None)
-    return _merge(_read(base), values) if base is not None else values
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for key, value in over.items():
-        out[key] = _merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
-    return out
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RequestError(f"--set takes key.path=value, got `{override}`. Example: --set caption.max_tokens=96")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    *parents, last = key.split(".")
-    place = values
-    for parent in parents:
-        if not isinstance(place.get(parent), dict):
-            place[parent] = {}
-        place = place[parent]
-    place[last] = value
-
-
 def _substitute(value: Any, run_dir: str) -> Any:
     if isinstance(value, str) and RUN_VARIABLE in value:
         return value.replace(RUN_VARIABLE, open_storage(run_dir).location)
@@ -198,33 +141,3 @@ def _substitute(value: Any, run_dir: str) -> Any:
     if isinstance(value, list):
         return [_substitute(item, run_dir) for item in value]
     return value
-
-
-def _explain(error: ValidationError, source: str) -> str:
-    """One paragraph over everything that is wrong, each with the key and what would be right."""
-    parts = []
-    for item in error.errors():
-        path = [str(step) for step in item["loc"]]
-        key = ".".join(path)
-        if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(path[-1], _known_keys(path[:-1]), n=1, cutoff=0.5)
-            hint = f"did you mean `{near[0]}`?" if near else f"known keys there: {', '.join(_known_keys(path[:-1]))}"
-            parts.append(f"`{key}` is not a setting ({hint})")
-        elif item["type"] == "missing":
-            parts.append(f"`{key}` is required")
-        else:
-            given = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
-            said = item["msg"].removeprefix("Value error, ")
-            parts.append(f"`{key}`: {said[0].lower()}{said[1:]}{given}")
-    return f"The configuration {source} is not valid: {'; '.join(parts)}."
-
-
-def _known_keys(path: list[str]) -> list[str]:
-    model: Any = Config
-    for step in path:
-        field = getattr(model, "model_fields", {}).get(step)
-        if field is None:
-            continue  # a union member's own name in pydantic's path
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), model)
-    return sorted(model.model_fields)

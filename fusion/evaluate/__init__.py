@@ -1,0 +1,1 @@
+"""Captions held against what is true of their pictures."""
