@@ -14,8 +14,8 @@ Kind = Literal["right", "vague", "wrong"]
 KINDS: dict[Kind, float] = {"right": 0.5, "vague": 0.25, "wrong": 0.25}
 """How often a page's text is of which kind."""
 
-_PHRASES = ("{what} in a {where}", "{where}: {what}", "{what} ({where})", "photo of {what}, {where}", "{what}")
-_VAGUE = (
+PHRASES = ("{what} in a {where}", "{where}: {what}", "{what} ({where})", "photo of {what}, {where}", "{what}")
+VAGUE = (
     "IMG_{n:04d}.jpg",
     "DSC{n:05d}",
     "photo {n}",
@@ -52,13 +52,13 @@ def alt_text(truth: SceneTruth, kind: Kind | None = None) -> AltText:
     drawn = rng.choices(list(KINDS), list(KINDS.values()))[0]
     kind = kind or drawn
     if kind == "vague" or not truth.objects:
-        text = rng.choice(_VAGUE).format(n=rng.randint(1, 9999), d=rng.randint(2, 14), year=rng.randint(2004, 2021))
+        text = rng.choice(VAGUE).format(n=rng.randint(1, 9999), d=rng.randint(2, 14), year=rng.randint(2004, 2021))
         return AltText(text, "vague")
     if kind == "wrong":
         return _wrong(truth, rng)
     named = truth.objects[: rng.randint(1, min(3, len(truth.objects)))]
     what = " and ".join(with_article(name(o)) for o in named)
-    text = rng.choice(_PHRASES).format(what=what, where=truth.setting)
+    text = rng.choice(PHRASES).format(what=what, where=truth.setting)
     return AltText(text, "right", tuple((o.colour, o.category) for o in named))
 
 
@@ -69,4 +69,4 @@ def _wrong(truth: SceneTruth, rng: random.Random) -> AltText:
     claims = tuple((rng.choice(list(OBJECT_COLOURS)), category) for category in categories)
     what = " and ".join(with_article(f"{colour} {category}") for colour, category in claims)
     where = rng.choice([s for s in SETTINGS if s != truth.setting])
-    return AltText(rng.choice(_PHRASES).format(what=what, where=where), "wrong", claims)
+    return AltText(rng.choice(PHRASES).format(what=what, where=where), "wrong", claims)

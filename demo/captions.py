@@ -3,10 +3,10 @@
 from demo.backgrounds import SETTINGS
 from demo.truth import ObjectTruth, SceneTruth
 
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 SIDES = {"left": "on the left", "centre": "in the centre", "right": "on the right"}
 DEPTHS = {"near": "in the foreground", "middle": "in the middle distance", "far": "in the background"}
-_DENSE_SIDES = SIDES | {"centre": "near the centre"}
+DENSE_SIDES = SIDES | {"centre": "near the centre"}
 _LEFT, _RIGHT = 0.36, 0.64
 _NEAR, _FAR = 2 / 3, 0.4
 
@@ -17,7 +17,7 @@ def dense_caption(truth: SceneTruth) -> str:
     count = len(truth.objects)
     if count:
         verb, plural = ("is", "") if count == 1 else ("are", "s")
-        sentences.append(f"There {verb} {_NUMBERS[count]} object{plural} in view.")
+        sentences.append(f"There {verb} {NUMBERS[count]} object{plural} in view.")
     sentences += [_sentence(o, truth) for o in truth.objects]
     if count >= 2:
         sentences.append(_relation(truth.objects[0], truth.objects[1]))
@@ -56,7 +56,7 @@ def depth_of(item: ObjectTruth, truth: SceneTruth) -> str:
 
 
 def _sentence(item: ObjectTruth, truth: SceneTruth) -> str:
-    text = f"{with_article(name(item))} stands {DEPTHS[depth_of(item, truth)]} {_DENSE_SIDES[side_of(item, truth)]}"
+    text = f"{with_article(name(item))} stands {DEPTHS[depth_of(item, truth)]} {DENSE_SIDES[side_of(item, truth)]}"
     if item.occlusion > 0.05:
         text += ", partly hidden by something nearer"
     if item.text is not None:

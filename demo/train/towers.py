@@ -14,6 +14,14 @@ State = dict[str, Tensor]
 
 NORM_EPS = 1e-5
 """Of open_clip's layer norms, which are torch's default."""
+_CLIP_BLOCK = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+    "attn.out_proj": "self_attn.out_proj",
+}
+"""Parts of a block: open_clip's names and those of transformers' CLIP."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +73,21 @@ def owlv2_towers(state: Mapping[str, Tensor]) -> State:
         **_renamed(state, "visual.ln_pre", "vision_model.pre_layernorm"),
         **_renamed(state, "visual.ln_post", "vision_model.post_layernorm"),
     }
-    names = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
-    names |= {"attn.out_proj": "self_attn.out_proj"}
     for prefix, target in (("transformer", "text_model"), ("visual.transformer", "vision_model")):
-        out |= _blocks(state, prefix, f"{target}.encoder.layers", "self_attn", names)
+        out |= _blocks(state, prefix, f"{target}.encoder.layers", "self_attn", _CLIP_BLOCK)
     return out
+
+
+def clip_vision_model(state: Mapping[str, Tensor]) -> State:
+    """A transformers `CLIPVisionModel` (hidden_act "gelu") whose hidden states are those of open_clip's tower."""
+    out = {
+        "embeddings.class_embedding": state["visual.class_embedding"],
+        "embeddings.patch_embedding.weight": state["visual.conv1.weight"],
+        "embeddings.position_embedding.weight": state["visual.positional_embedding"],
+        **_renamed(state, "visual.ln_pre", "pre_layrnorm"),
+        **_renamed(state, "visual.ln_post", "post_layernorm"),
+    }
+    return out | _blocks(state, "visual.transformer", "encoder.layers", "self_attn", _CLIP_BLOCK)
 
 
 def dinov2_backbone(state: Mapping[str, Tensor], deviation: float) -> State:
