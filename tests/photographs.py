@@ -1,6 +1,7 @@
 """Real photographs (scikit-image's samples), and the forms of file that break image code."""
 
 import io
+from functools import cache
 
 import skimage.data
 from PIL import Image
@@ -12,6 +13,11 @@ TURNS = {3: 180, 6: 90, 8: 270}
 
 def photograph(name: str) -> Image.Image:
     """RGB; `name` is a function of skimage.data."""
+    return _loaded(name).copy()
+
+
+@cache
+def _loaded(name: str) -> Image.Image:
     return Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
 
 
@@ -30,6 +36,11 @@ def turned(image: Image.Image, orientation: int) -> bytes:
 
 def awkward_files() -> dict[str, bytes]:
     """Files that must all decode, by what is odd about them."""
+    return dict(_awkward_files())
+
+
+@cache
+def _awkward_files() -> dict[str, bytes]:
     coffee, cat = photograph("coffee"), photograph("chelsea")
     return {
         "jpeg": encoded(coffee, "JPEG"),

@@ -41,7 +41,8 @@ def test_fetch(capsys):
 
 def test_embed(capsys, small_weights):
     model = str(small_weights["clip"])
-    answer = answer_of(embed.main, capsys, "--images", "5", "--rounds", "1", "--model", model, "--batches")
+    words = ["--images", "5", "--rounds", "1", "--model", model, "--precision", "float32", "--batches"]
+    answer = answer_of(embed.main, capsys, *words)
     assert answer["benchmark"] == "embed"
     (comparison,) = answer["comparisons"]
     check_comparison(comparison, 5, 1)

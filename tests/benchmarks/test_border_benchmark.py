@@ -1,14 +1,7 @@
 import numpy as np
 
-from benchmarks.curation.border import measure
 from benchmarks.curation.bordering import TAU, Setting, Truth
 from benchmarks.curation.planted import topics
-
-
-def test_the_quick_form_misses_and_loses_nothing():
-    figures = measure(quick=True)
-    assert sum(figure.exact for figure in figures) == 8
-    assert all(figure.reached for figure in figures if figure.exact)
 
 
 def test_brute_force_sees_what_a_search_left():

@@ -53,6 +53,13 @@ def _of(process: psutil.Process, session: Path) -> bool:
     return any(str(session) in word for word in process.info["cmdline"] or ())
 
 
+@pytest.fixture
+def unconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests before may have left this process connected, and then no address is looked at."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+
+@pytest.mark.usefixtures("unconnected")
 def test_a_port_where_nobody_listens() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -61,6 +68,7 @@ def test_a_port_where_nobody_listens() -> None:
             pass
 
 
+@pytest.mark.usefixtures("unconnected")
 def test_an_address_that_is_none() -> None:
     with pytest.raises(RequestError, match="'head' is not one"), connect("head"):
         pass

@@ -1,10 +1,12 @@
 """A CUDA-built torchvision beside a CPU torch loads in every kind of process; matching builds are left alone."""
 
+import json
 import subprocess
 import sys
 import textwrap
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,47 +31,49 @@ def python(code: str, *options: str, path: Path | None = None) -> str:
     return done.stdout.strip()
 
 
-def test_torchvision_and_transformers_import_in_a_fresh_process() -> None:
-    boxes = python(
-        """
-        import transformers.audio_utils
-        import torch, torchvision
-        from torchvision.transforms.v2 import functional
-        assert functional.resize(torch.zeros(3, 8, 8), [4, 4]).shape == (3, 4, 4)
-        print(torchvision.ops.box_iou(torch.tensor([[0, 0, 2, 2.0]]), torch.tensor([[0, 0, 2, 1.0]])).item())
-        """
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Any]:
+    """What a fresh process finds; one for several tests, because these libraries take seconds to import."""
+    answer: dict[str, Any] = json.loads(
+        python(
+            """
+            import importlib.util, json
+            import transformers.audio_utils
+            import torch, torchvision
+            from torchvision.transforms.v2 import functional
+            seen = {"resized": functional.resize(torch.zeros(3, 8, 8), [4, 4]).shape}
+            one, other = torch.tensor([[0, 0, 2, 2.0]]), torch.tensor([[0, 0, 2, 1.0]])
+            seen["overlap"] = torchvision.ops.box_iou(one, other).item()
+            try:
+                torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+            except RuntimeError as error:
+                seen["nms"] = str(error)
+            for package in ("torchaudio", "torchcodec"):
+                seen[package] = [str(importlib.util.find_spec(package))]
+                try:
+                    importlib.import_module(package)
+                except ModuleNotFoundError:
+                    seen[package].append("absent")
+            print(json.dumps(seen))
+            """
+        )
     )
-    assert float(boxes) == 0.5
+    return answer
+
+
+def test_torchvision_and_transformers_import_in_a_fresh_process(seen: dict[str, Any]) -> None:
+    assert (seen["resized"], seen["overlap"]) == ([3, 4, 4], 0.5)
 
 
 @mismatched
-def test_an_operator_without_kernel_says_so() -> None:
-    message = python(
-        """
-        import torch, torchvision
-        try:
-            torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-        except RuntimeError as error:
-            print(error)
-        """
-    )
-    assert "Couldn't load custom C++ ops" in message
+def test_an_operator_without_kernel_says_so(seen: dict[str, Any]) -> None:
+    assert "Couldn't load custom C++ ops" in seen["nms"]
 
 
 @mismatched
 @pytest.mark.parametrize("package", ["torchaudio", "torchcodec"])
-def test_what_would_fail_on_import_looks_absent(package: str) -> None:
-    found = python(
-        f"""
-        import importlib.util, torch
-        print(importlib.util.find_spec({package!r}))
-        try:
-            import {package}
-        except ModuleNotFoundError:
-            print("absent")
-        """
-    )
-    assert found.split() == ["None", "absent"]
+def test_what_would_fail_on_import_looks_absent(seen: dict[str, Any], package: str) -> None:
+    assert seen[package] == ["None", "absent"]
 
 
 def test_spawned_child(tmp_path: Path) -> None:

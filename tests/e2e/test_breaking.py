@@ -4,7 +4,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ from pipeline.storage import LocalStorage
 from pipeline.store import Store
 from tests.e2e.conftest import SMALL, Run
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture
@@ -118,33 +119,25 @@ def test_a_second_runner_is_refused(fresh: Run) -> None:
         first.wait()
 
 
-def test_a_worker_an_engine_and_the_driver_are_killed_and_no_row_is_lost(finished: Run, fresh: Run) -> None:
-    driver = fresh.start()
-    try:
-        kill_when(fresh, "download", "MapBatches(DownloadWorker)")
-        kill_when(fresh, "perceive.ocr", "MapBatches(PerceiveOcrWorker)")
-        kill_when(fresh, "caption", "vllm.entrypoints.openai.api_server")
+def test_workers_an_engine_and_the_driver_are_killed_and_no_row_is_lost(finished: Run, fresh: Run) -> None:
+    """The driver in every part of the run, four times in all; below it what works, while it does."""
+    with driver_of(fresh):
+        wait_for(lambda: any((fresh.folder / "ingest/data").glob("*")))
+    with driver_of(fresh) as driver:
+        kill_when(fresh, "download", driver, "MapBatches(DownloadWorker)")
+        wait_for(lambda: any((fresh.folder / "embed/data").glob("*")))
+    with driver_of(fresh):
+        wait_for(lambda: any((fresh.folder / "select/data").glob("*")))
+    with driver_of(fresh) as driver:
+        kill_when(fresh, "perceive.ocr", driver, "MapBatches(PerceiveOcrWorker)")
+        kill_when(fresh, "caption", driver, "vllm.entrypoints.openai.api_server")
         wait_for(lambda: any((fresh.folder / "caption/commits").glob("*.json")))
-    finally:
-        driver.kill()
-        driver.wait()
-    wait_for(lambda: not processes(fresh, "vllm.entrypoints"))
+    wait_for(lambda: not engines(fresh))
     code, printed = fresh.finish()
     assert code == 0, printed
     assert fresh.ask("verify")["ok"]
     assert fresh.tars() == finished.tars()
-    wait_for(lambda: not processes(fresh, "vllm.entrypoints"))
-
-
-def test_a_killed_driver_loses_nothing_wherever_it_was(finished: Run, fresh: Run) -> None:
-    for stage in ("ingest", "embed", "select"):
-        driver = fresh.start()
-        wait_for(lambda stage=stage: any((fresh.folder / stage / "data").glob("*")), driver.poll)
-        driver.kill()
-        driver.wait()
-    code, printed = fresh.finish()
-    assert code == 0, printed
-    assert fresh.tars() == finished.tars()
+    wait_for(lambda: not engines(fresh))
 
 
 def test_an_image_that_kills_every_process_that_opens_it_costs_one_row(finished: Run, fresh: Run) -> None:
@@ -152,7 +145,7 @@ def test_an_image_that_kills_every_process_that_opens_it_costs_one_row(finished:
     rows = store.table("download", "00001").to_pylist()
     poison = rows[len(rows) // 2]
     crash = {"PYTHONPATH": str(Path(__file__).parent / "crash"), "POISON_SHA256": poison["sha256"]}
-    code, printed = fresh.finish(env=crash)
+    code, printed = fresh.finish(env=crash, words=("--until", "select"))
     assert code == 0, printed
     same = [row["uid"] for row in rows if row["sha256"] == poison["sha256"]]
     stopped = fresh.ask("ledger", "--sql", "select uid, stage from ledger where reason = 'poison'")
@@ -162,28 +155,51 @@ def test_an_image_that_kills_every_process_that_opens_it_costs_one_row(finished:
     assert after["download"]["rows_out"] == before["download"]["rows_out"] - len(same)
 
 
-def kill_when(run: Run, stage: str, name: str) -> None:
-    """SIGKILL the process whose command line holds `name`, once it is at work on a shard of `stage`."""
-    wait_for(lambda: any((run.folder / stage / "attempts").glob("*.json")) and processes(run, name))
-    for process in processes(run, name):
+@contextmanager
+def driver_of(run: Run) -> Iterator[psutil.Process]:
+    """A run under way, whose driver is killed in the end, done or not."""
+    driver = run.start()
+    try:
+        yield psutil.Process(driver.pid)
+        assert driver.poll() is None, "the run was over before it was killed"
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def kill_when(run: Run, stage: str, driver: psutil.Process, name: str) -> None:
+    """SIGKILL the process below the driver whose command line holds `name`, once it is at work on a shard of `stage`.
+
+    Ray's workers carry the stage in their command line.
+    """
+
+    def found() -> list[psutil.Process]:
+        return [process for process in driver.children(recursive=True) if name in line_of(process)]
+
+    wait_for(lambda: any((run.folder / stage / "attempts").glob("*.json")) and found())
+    for process in found():
         process.kill()
 
 
-def processes(run: Run, name: str) -> list[psutil.Process]:
-    """Processes of this run: Ray's workers carry the stage in their title, the engine the run's folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        line = " ".join(process.info["cmdline"] or [])
-        mine = str(run.folder) in line or line.startswith("ray::")
-        if name in line and mine and process.info["status"] != psutil.STATUS_ZOMBIE and "guardian" not in line:
-            found.append(process)
-    return found
+def engines(run: Run) -> list[psutil.Process]:
+    """Living engines of this run, whoever started them: their command line names its folder."""
+    lines = ((process, line_of(process)) for process in psutil.process_iter())
+    return [process for process, line in lines if "vllm.entrypoints" in line and str(run.folder) in line]
 
 
-def wait_for(condition: Callable[[], object], ended: Callable[[], object] = lambda: None, seconds: float = 240) -> None:
+def line_of(process: psutil.Process) -> str:
+    """The command line; nothing of a process that has ended, or of a guardian, which carries its ward's."""
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return ""
+        line = " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+    return "" if "guardian" in line else line
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
-        if ended() is not None:
-            return
         time.sleep(0.05)

@@ -1,5 +1,6 @@
 """Detectors of the DETR family against the library's own pipeline and post-processing."""
 
+import functools
 import io
 from types import SimpleNamespace
 
@@ -11,7 +12,6 @@ from PIL import Image
 from pydantic import ValidationError
 from transformers import AutoImageProcessor, AutoModelForObjectDetection, pipeline
 
-from demo.scene import render
 from experts.base import bounded
 from experts.boxes import corners
 from experts.closed_set import ClosedSet, ClosedSetSection
@@ -20,6 +20,7 @@ from experts.detr_pixels import LONGEST_ASPECT, LONGEST_SIDE, least_side, masked
 from schemas.errors import SetupError
 from stages.images import decode_rgb
 from tests.photographs import awkward_files
+from tests.scenes import rendered
 
 CORNERS = ("x1", "y1", "x2", "y2")
 LOOSE = {"floor": 0.1, "threshold": 0.1}
@@ -34,10 +35,14 @@ def decided(expert, image):
     return expert.decide(measured, {})["boxes"]
 
 
+@functools.cache
+def loaded(folder):
+    return AutoImageProcessor.from_pretrained(folder), AutoModelForObjectDetection.from_pretrained(folder).eval()
+
+
 def library_boxes(folder, image, threshold):
     """(label, score, corners as clipped fractions), best first, by the library's model and post-processing."""
-    processor = AutoImageProcessor.from_pretrained(folder)
-    model = AutoModelForObjectDetection.from_pretrained(folder).eval()
+    processor, model = loaded(folder)
     with torch.inference_mode():
         outputs = model(**processor(images=image, return_tensors="pt"))
     (found,) = processor.post_process_object_detection(
@@ -57,8 +62,9 @@ def assert_the_librarys(rows, expected):
     assert np.allclose(boxes_of(rows), boxes, atol=1e-5)
 
 
+@functools.cache
 def pictures():
-    shapes = {f"{wide} x {high}": render(13).image.resize((wide, high)) for wide, high in ((501, 260), (20_000, 60))}
+    shapes = {f"{wide} x {high}": rendered(13).image.resize((wide, high)) for wide, high in ((501, 260), (20_000, 60))}
     return {name: decode_rgb(data) for name, data in awkward_files().items()} | shapes
 
 
@@ -74,9 +80,9 @@ def test_boxes_are_the_librarys_own_normalised(opened, small_weights, name):
 @pytest.mark.parametrize("name", ["jpeg", "odd size", "cmyk", "palette", "grey", "on its side"])
 def test_boxes_are_those_of_the_librarys_pipeline_from_the_file_on(opened, small_weights, name):
     data = awkward_files()[name]
-    found = pipeline("object-detection", str(small_weights["detector"]), device="cpu")(
-        Image.open(io.BytesIO(data)), threshold=0.1
-    )
+    processor, model = loaded(small_weights["detector"])
+    detector = pipeline("object-detection", model, image_processor=processor, device="cpu")
+    found = detector(Image.open(io.BytesIO(data)), threshold=0.1)
     image = decode_rgb(data)
     rows = decided(opened("closed_set", **LOOSE), image)
     inside = [one for one in found if one["box"]["xmin"] < image.width and one["box"]["ymin"] < image.height]
@@ -89,7 +95,7 @@ def test_boxes_are_those_of_the_librarys_pipeline_from_the_file_on(opened, small
 
 
 def test_thresholds_and_the_cap_are_applied_later(opened):
-    image = render(13).image
+    image = rendered(13).image
     expert = opened("closed_set")
     (measured,) = expert.measure([image])
     scores = [row["score"] for row in measured["boxes"]]
@@ -175,7 +181,7 @@ def test_other_models_of_the_family_follow_their_own_rules(opened, tmp_path, kin
     model, processor = small_model(kind)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    image = render(13).image.resize(size)
+    image = rendered(13).image.resize(size)
     expert = opened("closed_set", model=str(tmp_path), **LOOSE)
     masked = expert.prepare(image).mask.float().mean()
     assert masked < 1 if kind == "padded detr" else masked == 1
@@ -183,7 +189,7 @@ def test_other_models_of_the_family_follow_their_own_rules(opened, tmp_path, kin
     assert len(rows) > 5
     assert_the_librarys(rows, library_boxes(tmp_path, image, 0.1))
     assert expert.least() == (64, 64)
-    pair = expert.measure([image, render(14).image.resize(size)])
+    pair = expert.measure([image, rendered(14).image.resize(size)])
     assert np.allclose(boxes_of(pair[0]["boxes"][:5]), boxes_of(rows[:5]), atol=1e-4)
 
 

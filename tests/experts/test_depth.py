@@ -15,11 +15,11 @@ from PIL import Image
 from pydantic import ValidationError
 from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-from demo.scene import render
 from demo.split import seeds
 from experts.depth import Depth, DepthSection, packed, unpacked
 from schemas.tables import DEPTH_PRIOR, check_table
 from tests.photographs import photograph
+from tests.scenes import rendered
 
 FINITE = st.floats(-1e4, 1e4, width=32)
 ODD_SIZES = [(301, 77), (101, 303), (600, 399)]
@@ -134,8 +134,9 @@ def test_larger_is_nearer_whatever_the_model_says_and_a_setting_overrules(
 ):
     folder = changed(small_weights["depth"], tmp_path / "model", config={"depth_estimation_type": kind})
     expert = opened("depth", model=str(folder), output=output)
-    (prior,) = expert.measure([render(seeds("validation", 1)[0]).image])
-    (other,) = opened("depth", model=str(folder), output="disparity").measure([render(seeds("validation", 1)[0]).image])
+    images = [rendered(seeds("validation", 1)[0]).image]
+    (prior,) = expert.measure(images)
+    (other,) = opened("depth", model=str(folder), output="disparity").measure(images)
     turned = output == "depth" or (output == "auto" and kind == "metric")
     order = np.corrcoef(unpacked(prior).ravel(), unpacked(other).ravel())[0, 1]
     assert order < -0.2 if turned else order > 0.99
@@ -161,12 +162,12 @@ def test_compiled_says_about_the_same(opened, monkeypatch):
     # The default backend takes minutes on a CPU, and is torch's to test.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     image = photograph("coffee")
-    (one,), (other,) = (opened("depth", compile=compile).measure([image]) for compile in (False, True))
+    (one,), (other,) = (opened("depth", anew=True, compile=compile).measure([image]) for compile in (False, True))
     assert np.allclose(unpacked(one), unpacked(other), atol=1e-3 * np.ptp(unpacked(one)))
 
 
 def test_values_that_are_not_finite_are_an_error(opened):
-    expert = opened("depth")
+    expert = opened("depth", anew=True)
     with torch.no_grad():
         expert._model.head.conv3.bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="depth model gave values that are not finite"):
@@ -189,7 +190,7 @@ def test_stored_depths_of_boxes_are_those_that_the_map_gives(opened):
     by_object = opened("depth", store="objects", boxes=("closed_set",))
     assert by_map.needs == () and by_object.needs == ("closed_set",)
     assert opened("depth", store="objects").needs == ("closed_set", "open_set")
-    scenes = [render(seed) for seed in seeds("validation", 6)]
+    scenes = [rendered(seed) for seed in seeds("validation", 6)]
     contexts = [{"closed_set": {"boxes": rows(scene), "error": None}} for scene in scenes]
     images = [scene.image for scene in scenes]
     table = [{"uid": str(i), "error": None} | one for i, one in enumerate(by_object.measure(images, contexts))]

@@ -8,7 +8,6 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoProcessor
 
-from demo.scene import render
 from demo.split import seeds
 from experts.base import stacked
 from experts.florence import (
@@ -26,6 +25,7 @@ from experts.florence import (
 )
 from schemas.errors import SetupError
 from schemas.tables import FLORENCE_PRIOR, check_table
+from tests.scenes import rendered
 
 TAGS = {"tags": {"tags": [{"tag": tag, "score": 0.5} for tag in ("red cup", "ball", "table", "tree")], "error": None}}
 
@@ -47,7 +47,7 @@ def weights(small_weights, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [render(seed).image for seed in seeds("validation", 5)]
+    return [rendered(seed).image for seed in seeds("validation", 5)]
 
 
 def parsed(processor, answer, task):
@@ -212,7 +212,7 @@ def test_answers_that_are_cut_short_are_read_as_far_as_they_go(opened, weights, 
 
 
 def test_answers_end_at_the_models_own_positions(opened, weights, scenes):
-    expert = opened("florence", model=weights, max_new_tokens=4096, caption="none", text=False)
+    expert = opened("florence", anew=True, model=weights, max_new_tokens=4096, caption="none", text=False)
     most = expert._model.config.text_config.max_position_embeddings
     expert._model.generation_config.min_new_tokens = most
     (answer,) = expert.look([expert.prepare(scenes[0])], [{}])
@@ -230,7 +230,9 @@ def test_halves_answer_every_prompt(opened, weights, scenes):
 def test_compiled_says_the_same(opened, monkeypatch, scenes):
     # The default backend takes minutes on a CPU, and is torch's to test.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
-    one, other = (opened("florence", text=False, compile=compile).measure(scenes[:1]) for compile in (False, True))
+    one, other = (
+        opened("florence", anew=True, text=False, compile=compile).measure(scenes[:1]) for compile in (False, True)
+    )
     assert one == other
 
 
@@ -244,7 +246,7 @@ def test_a_task_that_the_model_was_not_made_for_is_found_when_it_is_loaded(opene
 
 
 def test_values_that_are_not_finite_are_an_error(opened, scenes):
-    expert = opened("florence")
+    expert = opened("florence", anew=True)
     with torch.no_grad():
         expert._model.model.multi_modal_projector.image_proj_norm.bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="florence model gave values that are not finite"):

@@ -1,5 +1,7 @@
 """The expert, over RapidOCR's own weights."""
 
+import functools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -238,6 +240,7 @@ def test_a_lower_box_threshold_reads_more(opened):
     assert len(prior["lines"]) < len(more["lines"])
 
 
+@functools.cache
 def forms():
     page = photograph("page")
     files = awkward_files() | {

@@ -1,5 +1,6 @@
 """OWLv2 against the library, and what is decided over its rows."""
 
+import functools
 import io
 import math
 
@@ -13,7 +14,6 @@ from pydantic import ValidationError
 from torchvision.ops import box_iou
 from transformers import Owlv2ForObjectDetection, Owlv2Processor, pipeline
 
-from demo.scene import render
 from experts.base import bounded
 from experts.boxes import corners, measured_rows
 from experts.open_set import OpenSet, OpenSetSection
@@ -21,6 +21,7 @@ from experts.open_set_detectors.owlv2 import LONGEST_ASPECT, LONGEST_SIDE, in_pi
 from schemas.errors import RequestError
 from stages.images import decode_rgb
 from tests.photographs import awkward_files
+from tests.scenes import rendered
 
 LABELS = ["car", "tree", "cone", "sign", "robot", "ball"]
 MORE = [*LABELS, "beach", "house", "cup", "a red kite", "teapot", "Dog"]
@@ -55,9 +56,14 @@ def distance(one, other):
     return np.abs(np.subtract(one[1:], other[1:])).max()
 
 
+@functools.cache
+def loaded(folder):
+    return Owlv2Processor.from_pretrained(folder), Owlv2ForObjectDetection.from_pretrained(folder).eval()
+
+
 def library_boxes(folder, image, labels, threshold):
     """(label, score, corners as clipped fractions) by the library's model and post-processing: one label a box."""
-    processor, model = Owlv2Processor.from_pretrained(folder), Owlv2ForObjectDetection.from_pretrained(folder).eval()
+    processor, model = loaded(folder)
     inputs = processor(text=[[f"a photo of {label}" for label in labels]], images=[image], return_tensors="pt")
     with torch.inference_mode():
         outputs = model(**inputs)
@@ -77,7 +83,7 @@ def everything(opened, image, labels):
 
 @pytest.mark.parametrize("size", [(450, 300), (301, 450), (77, 399), (256, 256)])
 def test_boxes_lie_where_the_library_puts_them_in_pictures_of_any_shape(opened, small_weights, size):
-    image = render(20).image.resize(size)
+    image = rendered(20).image.resize(size)
     expected = library_boxes(small_weights["owlv2"], image, LABELS, LEAST)
     assert len(expected) > 3
     got = tuples(everything(opened, image, LABELS))
@@ -89,8 +95,9 @@ def test_boxes_lie_where_the_library_puts_them_in_pictures_of_any_shape(opened, 
 STRIPS = {"20000 x 60": (20_000, 60), "9 x 1500": (9, 1500)}
 
 
+@functools.cache
 def awkward_pictures():
-    strips = {name: render(20).image.resize(size) for name, size in STRIPS.items()}
+    strips = {name: rendered(20).image.resize(size) for name, size in STRIPS.items()}
     return {name: decode_rgb(data) for name, data in awkward_files().items()} | strips
 
 
@@ -105,7 +112,9 @@ def test_boxes_are_the_librarys_whatever_the_file(opened, small_weights, name):
 @pytest.mark.parametrize("name", ["jpeg", "odd size", "cmyk", "palette", "grey", "on its side"])
 def test_measured_rows_are_those_of_the_librarys_pipeline_from_the_file_on(opened, small_weights, name):
     data, floor = awkward_files()[name], 0.005
-    detector = pipeline("zero-shot-object-detection", str(small_weights["owlv2"]), device="cpu")
+    processor, model = loaded(small_weights["owlv2"])
+    parts = {"image_processor": processor.image_processor, "tokenizer": processor.tokenizer}
+    detector = pipeline("zero-shot-object-detection", model, **parts, device="cpu")
     queries = [f"a photo of {label}" for label in LABELS]
     found = detector(Image.open(io.BytesIO(data)), candidate_labels=queries, threshold=floor)
     image = decode_rgb(data)
@@ -149,7 +158,7 @@ def test_a_bright_place_is_found_where_it_is_however_the_picture_was_squeezed(op
 
 
 def test_every_image_is_asked_for_its_own_tags_only(opened):
-    images = [render(20).image] * 3
+    images = [rendered(20).image] * 3
     expert = opened("open_set", **EVERYTHING)
     both, one, none = expert.measure(images, [context(LABELS), context(LABELS[:1]), context([])])
     assert len({box["label"] for box in both["boxes"]}) > 2
@@ -161,7 +170,7 @@ def test_every_image_is_asked_for_its_own_tags_only(opened):
 
 def test_the_best_tags_are_asked_each_once(opened):
     expert = opened("open_set", **EVERYTHING | {"max_queries": 2})
-    image = render(20).image
+    image = rendered(20).image
     (measured,) = expert.measure([image], [context(["car", "car", "tree", "ball"])])
     assert {box["label"] for box in measured["boxes"]} == {"car", "tree"}
     pairs = [(box["anchor"], box["label"]) for box in measured["boxes"]]
@@ -170,7 +179,7 @@ def test_the_best_tags_are_asked_each_once(opened):
 
 @pytest.mark.parametrize("asked", [["sign", "car"], ["ball", "Dog", "tree"], ["teapot"], MORE[::-1]])
 def test_measuring_many_tags_and_deciding_is_asking_for_the_few(opened, asked):
-    image = render(20).image
+    image = rendered(20).image
     expert = opened("open_set", **EVERYTHING)
     (many,), (few,) = expert.measure([image], [context(MORE)]), expert.measure([image], [context(asked)])
     decided, direct = expert.decide(many, context(asked)), expert.decide(few, context(asked))
@@ -290,7 +299,7 @@ def test_deciding_keeps_what_else_the_row_says_and_takes_rows_without_tags():
 
 
 def test_the_floor_and_the_number_kept_cut_from_below(opened):
-    image = render(20).image
+    image = rendered(20).image
     (every,) = opened("open_set", **EVERYTHING).measure([image], [context(LABELS)])
     (few,) = opened("open_set", **EVERYTHING | {"keep": 7}).measure([image], [context(LABELS)])
     assert few["boxes"] == every["boxes"][:7]

@@ -67,8 +67,8 @@ def test_it_is_found_configured_and_decided_later(installed: dict[str, str]) -> 
     }
 
 
-def test_without_the_package_its_section_is_an_unknown_setting() -> None:
-    words = ["doctor", str(EXAMPLE / "config.yaml")]
+def test_without_the_package_its_section_is_an_unknown_setting(tmp_path: Path) -> None:
+    words = ["run", str(EXAMPLE / "config.yaml"), "--run-dir", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-m", "pipeline.cli", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "perceive.sharpness" in done.stderr

@@ -166,3 +166,14 @@ def test_the_repair_turn_names_the_faults() -> None:
     repair = Prompt(PromptSection()).repair(["The description is too long.", "bad\n<image>"])
     assert "- The description is too long." in repair
     assert "<image>" not in repair
+
+
+def test_a_tuned_engine_sees_the_same_notes_behind_fewer_rules() -> None:
+    priors = Priors(closed_set=[box("cat", 0.9, 0.1, 0.1, 0.5, 0.5)], lines=[line("OPEN")], description="A cat.")
+    long, short = (
+        Prompt(PromptSection(template=name, florence=True)) for name in ("caption_engine.v1", "tuned_engine.v1")
+    )
+    told, shown = long.render("a cat", priors), short.render("a cat", priors)
+    assert told.user == shown.user
+    assert len(shown.system) < len(told.system) / 10
+    assert long.repair(["too short"]) == short.repair(["too short"])

@@ -5,6 +5,7 @@ python -m tests.pipeline.curated_run RUN WORKERS [KEY=VALUE ...]
 
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -117,5 +118,7 @@ def chosen(run: Path) -> list[tuple[str, int, int]]:
 
 
 if __name__ == "__main__":
-    with connect(num_cpus=4, num_gpus=0):
-        curate(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    workers = int(sys.argv[2])
+    # One worker is this process itself.
+    with connect(num_cpus=4, num_gpus=0) if workers > 1 else nullcontext():
+        curate(Path(sys.argv[1]), workers, sys.argv[3:])

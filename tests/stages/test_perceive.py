@@ -11,6 +11,7 @@ from experts.base import Expert, ExpertSection
 from experts.depth import DepthSection
 from experts.open_set import OpenSetSection
 from experts.registry import EXPERTS
+from experts.taggers.open_clip import DEFAULT_LABELS
 from experts.tags import TagsSection
 from schemas.tables import check_table
 from stages.base import ShardInput
@@ -55,7 +56,9 @@ def stage(small_weights):
             "open_set": (OpenSetSection, "owlv2"),
         }
         section, family = sections[expert]
-        stages.append(PerceiveStage(expert, section(model=str(small_weights[family]), **settings)))
+        # All labels take a second to embed.
+        few = {"labels": tuple(DEFAULT_LABELS.read_text().split("\n")[:40])} if expert == "tags" else {}
+        stages.append(PerceiveStage(expert, section(model=str(small_weights[family]), **few, **settings)))
         stages[-1].open()
         return stages[-1]
 

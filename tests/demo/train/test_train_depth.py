@@ -13,6 +13,7 @@ from demo.train.recipes.depth import DepthRecipe, DepthSection, aligned, gradien
 from experts.depth import Depth, unpacked
 from experts.depth import DepthSection as ExpertSection
 from tests.demo.train.conftest import ScenesOf
+from tests.demo.train.learning import autocast
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_it_learns_a_few_scenes_and_the_expert_reads_it(recipe: DepthRecipe, sce
     before = recipe.evaluate(model.eval(), scenes)
     model.train()
     for step in range(30):
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(step, 30):
             loss, parts = recipe.loss(model, scenes, np.arange(8), np.random.default_rng(step), step / 30)
         assert sum(parts.values()) > 0
         optimizer.zero_grad()

@@ -17,6 +17,7 @@ from demo.train.recipes.clip import ClipRecipe, ClipSection
 from demo.train.recipes.owlv2 import SIZE, Owlv2Recipe, Owlv2Section
 from experts.open_set import OpenSet, OpenSetSection
 from tests.demo.train.conftest import ScenesOf
+from tests.demo.train.learning import autocast
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_it_learns_and_the_expert_sees_the_same_model(recipe: Owlv2Recipe, scene
     optimizer = torch.optim.AdamW([group | {"lr": 2e-3} for group in recipe.groups(model)])
     curve = []
     for step in range(20):
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(step, 20):
             loss, parts = recipe.loss(model, scenes, np.arange(8), np.random.default_rng(step), step / 20)
         optimizer.zero_grad()
         loss.backward()

@@ -1,5 +1,6 @@
 """Grounding DINO and MM-Grounding-DINO against transformers' own processor, with random weights."""
 
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoModelForZeroShotObjectDetection, GroundingDinoProcessor
 
-from demo.scene import render
 from experts.base import bounded
 from experts.detr_pixels import LONGEST_ASPECT, LONGEST_SIDE
 from experts.open_set import OpenSet, OpenSetSection
@@ -16,6 +16,7 @@ from schemas.errors import RequestError, SetupError
 from stages.images import decode_rgb
 from tests.fakes import grounding_dino
 from tests.photographs import awkward_files
+from tests.scenes import rendered
 
 TAGS = ["car", "traffic light", "a red kite", "dog", "tree"]
 SEPARATORS = (0, 101, 102, 1012)
@@ -50,13 +51,18 @@ def context(tags):
 
 
 def picture(size=(300, 200)):
-    return render(20).image.resize(size)
+    return rendered(20).image.resize(size)
+
+
+@functools.cache
+def loaded(folder):
+    processor = GroundingDinoProcessor.from_pretrained(folder)
+    return processor, AutoModelForZeroShotObjectDetection.from_pretrained(folder).eval()
 
 
 def library(folder, image, tags):
     """(processor, inputs, outputs) as a user of transformers runs the model."""
-    processor = GroundingDinoProcessor.from_pretrained(folder)
-    model = AutoModelForZeroShotObjectDetection.from_pretrained(folder).eval()
+    processor, model = loaded(folder)
     inputs = processor(images=image, text=[tags], return_tensors="pt")
     with torch.no_grad():
         return processor, inputs, model(**inputs)
@@ -70,6 +76,7 @@ def in_fractions(found, size):
     return np.clip(found["boxes"].numpy() / np.array([*size, *size]), 0, 1)
 
 
+@functools.cache
 def pictures():
     strip = {"20000 x 60": picture((20_000, 60))}
     return {name: decode_rgb(data) for name, data in awkward_files().items()} | strip

@@ -73,9 +73,14 @@ class Seat:
         return SimpleNamespace(last_hidden_state=torch.from_numpy(self._session(pixel_values.numpy())))
 
 
+@pytest.fixture(scope="module")
+def untrained(folders):
+    return build(folders)
+
+
 @pytest.fixture
-def trained(folders, shipped):
-    return seated(build(folders), shipped)
+def trained(untrained, shipped):
+    return seated(untrained, shipped)
 
 
 def seated(expert, shipped):

@@ -1,5 +1,7 @@
 """The processor: image tokens as many as the model makes of a picture, clear refusals, and a round trip to disk."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +82,12 @@ def test_tied_embeddings_are_known_where_vllm_looks_for_them() -> None:
     assert config.tie_word_embeddings is False
     text = config.text_config.to_dict() | {"tie_word_embeddings": True}
     assert FusionConfig(text_config=text).tie_word_embeddings is True
+
+
+def test_the_plugin_costs_a_process_of_vllm_nothing_before_it_is_called() -> None:
+    """vLLM loads it in every process of every model."""
+    heavy = "{'torch', 'transformers', 'vllm', 'PIL', 'numpy'} & set(sys.modules)"
+    load = "next(iter(entry_points(group='vllm.general_plugins', name='densefusion'))).load()"
+    code = f"import sys; from importlib.metadata import entry_points; {load}; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
