@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	  || { echo "Python 3.11 or 3.12 is needed; say which with: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	@$(BIN)/python -c '' 2>/dev/null || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
 	@echo "Installing pinned packages into $(VENV) (several GB, minutes; once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev,train]'
 	@touch $@
 
 lint: $(READY)

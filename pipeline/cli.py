@@ -1,9 +1,11 @@
 """What users type. Heavy modules are imported by the command that needs them: `--help` answers at once."""
 
 import json
+import shlex
 import shutil
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -288,6 +290,32 @@ def export(
 
 
 @app.command()
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="recipe (such as densefusion-prealign) or YAML")],
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a fusion model; the same command goes on after a stop. Several GPUs: accelerate launch -m fusion.train."""
+    from fusion.train.run import train
+    from fusion.train.section import load_section
+
+    outcome = train(load_section(config, set_ or []), shlex.join(["densefusion", *sys.argv[1:]]))
+    if outcome is None:
+        return  # not the first of several processes
+    if as_json:
+        _print_json(asdict(outcome))
+        return
+    loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f}"
+    out.print(
+        f"{outcome.steps:,} steps, {outcome.epochs:g} epochs{loss}, {outcome.seconds / 60:,.0f} minutes",
+        highlight=False,
+    )
+    for reason, count in outcome.bad_rows.items():
+        out.print(f"{count:,} of {outcome.rows:,} rows could not be used: {reason}", markup=False, highlight=False)
+    out.print(f"model: {outcome.model}", soft_wrap=True, markup=False, highlight=False)
+
+
+@app.command()
 def evaluate(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="evaluation (scene-world) or YAML")],
     set_: Overrides = None,
@@ -355,8 +383,6 @@ def submit(
 @job.command("status")
 def job_status(run_id: str, address: Address, as_json: AsJson = False) -> None:
     """State of a submitted run, as Ray has it."""
-    from dataclasses import asdict
-
     from cluster.submit import job_status
 
     state = job_status(address, run_id)

@@ -103,6 +103,7 @@ def from_llava(ref: ModelRef, images: Images | None = None) -> Assembled:
         RequestError: a model of another kind, or of a variant that the family does not have.
     """
     images = images or Images()
+    register()  # so that a model of the family is told from one that nobody knows
     with _loading("model.llava", ref):
         given = AutoConfig.from_pretrained(ref.model, revision=ref.revision)
     if given.model_type not in ("llava", "llava_next"):
@@ -179,7 +180,7 @@ def _composed(
 def _make_room(language_model: Any, tokenizer: Any) -> None:
     """Let the tokenizer know the image token and a padding token, and the language model every token."""
     if IMAGE_TOKEN not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"extra_special_tokens": {"image_token": IMAGE_TOKEN}})
+        tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     tokenizer.padding_side = "left"  # answers of several rows are written after their ends

@@ -14,7 +14,10 @@ from schemas.errors import RequestError
 
 IMAGE_TOKEN = "<image>"
 _OWN = "tokenizer"
-_PROBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
+_PROBE: list[Message] = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "!"}]},
+]
 
 Span = tuple[int, int]
 """First character and the one after the last."""
@@ -33,11 +36,9 @@ class ChatTemplate:
     def __init__(self, name: str, tokenizer: Any) -> None:
         self.source = _source(name, tokenizer)
         self._name, self._special = name, dict(tokenizer.special_tokens_map)
+        self._in_parts = self._takes_parts()
         try:
-            rendered, answers = self._render([*_PROBE, {"role": "assistant", "content": "!"}])
-            self._in_parts = IMAGE_TOKEN in rendered
-            if not self._in_parts:
-                rendered, answers = self._render(_flat([*_PROBE, {"role": "assistant", "content": "!"}]))
+            rendered, answers = self._render(_PROBE if self._in_parts else _flat(_PROBE))
         except Exception as error:  # templates raise what they like
             raise RequestError(
                 f"The template {name} cannot be rendered: {type(error).__name__}: {' '.join(str(error).split())}."
@@ -60,6 +61,13 @@ class ChatTemplate:
             return self._render(messages if self._in_parts else _flat(messages))
         except Exception as error:  # templates raise what they like, mostly about the order of roles
             raise BadRowError("malformed", f"the template {self._name} refuses it: {error}") from None
+
+    def _takes_parts(self) -> bool:
+        """Whether the template knows content in parts, or only text."""
+        try:
+            return IMAGE_TOKEN in self._render(_PROBE)[0]
+        except Exception:  # templates for text fail on a list in many ways
+            return False
 
     def _render(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         from transformers.utils.chat_template_utils import render_jinja_template

@@ -12,6 +12,9 @@ _GROUPED_BATCHES = 50
 class SeededOrder(Sampler[int]):
     """Rows in random order, another one each epoch.
 
+    Every step has `batch_size` rows, whatever the number of processes: the last of an epoch is filled with the epoch's
+    first rows again.
+
     Args:
         words: int32 (rows,), as `Source.words`.
         grouped: rows of like length into one batch, rows with pictures apart from those of text alone (LLaVA's
@@ -27,16 +30,16 @@ class SeededOrder(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._words)
+        return -(-len(self._words) // self._batch_size) * self._batch_size
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.rows(self._epoch).tolist())
+        return iter(np.resize(self.rows(self._epoch), len(self)).tolist())
 
     def rows(self, epoch: int) -> np.ndarray:
         """int64 (rows,): every row once."""
         draw = np.random.default_rng([self._seed, epoch])
         if not self._grouped:
-            return draw.permutation(len(self))
+            return draw.permutation(len(self._words))
         batches, rest = [], []
         for rows in (np.flatnonzero(self._words >= 0), np.flatnonzero(self._words < 0)):
             own, left = self._batches(draw.permutation(rows))

@@ -73,13 +73,45 @@ def train(section: TrainSection, command: str) -> Outcome | None:
         RequestError: settings, data or parts that do not go together; a checkpoint of another training.
         SetupError: weights that do not load, a library that is missing.
     """
+    training = prepare(section)
+    trainer, out = training.trainer, Path(section.output)
+    if trainer.args.should_save:
+        sys.stderr.write(f"{described(training.assembled.model, training.groups)}\n{len(training.rows):,} rows\n")
+    last = _last_whole(out)
+    if last is None or not _finished(last):
+        trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
+        last = _last_whole(out)
+    trainer.accelerator.wait_for_everyone()
+    if not trainer.args.should_save:
+        return None
+    assert last is not None
+    unset_hf_deepspeed_config()  # the finished model is loaded whole, by this process alone
+    outcome = _outcome(out, last, training)
+    _save_model(out, last, section, outcome, training, command)
+    return outcome
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is ready to start."""
+
+    assembled: Assembled
+    groups: list[TrainedGroup]
+    rows: TrainingRows
+    trainer: FusionTrainer
+
+
+def prepare(section: TrainSection) -> Training:
+    """Everything up to the first step: data looked at, model assembled, what is frozen frozen.
+
+    Raises:
+        As `train`.
+    """
     if not find_spec("accelerate"):
         raise SetupError("Training needs accelerate, which is not installed here: pip install 'densefusion[train]'.")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     register()
-    out = Path(section.output)
-    out.mkdir(parents=True, exist_ok=True)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = section.accumulation(processes)
     if section.sharding == "fsdp" and (processes == 1 or not _on_gpu(section)):
@@ -88,10 +120,12 @@ def train(section: TrainSection, command: str) -> Outcome | None:
             f"{'' if _on_gpu(section) else ' without a GPU'}. Start it with `accelerate launch -m fusion.train`, or "
             "set sharding to none."
         )
+    if section.precision == "fp16" and not _on_gpu(section):
+        raise RequestError("precision fp16 needs a GPU, and none is used here. Set precision to bf16 or fp32.")
     deepspeed = deepspeed_config(section)
     sources = [source_of(one) for one in section.data.sources]  # a wrong path is known before weights are loaded
-    # ZeRO-3 cuts weights up while they are loaded: it must be known before.
-    arguments = _arguments(section, accumulation, deepspeed=deepspeed) if deepspeed else None
+    out = Path(section.output)
+    out.mkdir(parents=True, exist_ok=True)
     set_seed(section.seed)  # the row that a language model may get for the image token
     assembled = _assembled(section)
     model, processor = assembled.model, assembled.processor
@@ -101,13 +135,13 @@ def train(section: TrainSection, command: str) -> Outcome | None:
     groups = set_trainable(model, section)
     if section.sharding == "none" and section.precision != "fp32":
         _lower_frozen(model, _DTYPES[section.precision])
-    arguments = arguments or _arguments(section, accumulation, fsdp=fsdp_config(section, model))
+    # After the model: once ZeRO-3 is known, transformers cuts weights up while it loads them, under towers of timm that
+    # then fail to make themselves.
+    arguments = _arguments(section, accumulation, deepspeed, fsdp_config(section, model))
     limits = [one.limit for one in section.data.sources]
     rows = TrainingRows(sources, limits, Encoder(processor, template, section.max_length), section.seed)
     rows.look()
     _keep_identity(out / _IDENTITY, section, rows, arguments.should_save)
-    if arguments.should_save:
-        sys.stderr.write(f"{described(model, groups)}\n{len(rows):,} rows\n")
     trainer = FusionTrainer(
         section,
         groups,
@@ -119,18 +153,7 @@ def train(section: TrainSection, command: str) -> Outcome | None:
         processing_class=processor,
         callbacks=[Log(out / _LOG, section.batch_size)],
     )
-    last = _last_whole(out)
-    if last is None or not _finished(last):
-        trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
-        last = _last_whole(out)
-    trainer.accelerator.wait_for_everyone()
-    if not arguments.should_save:
-        return None
-    assert last is not None
-    unset_hf_deepspeed_config()  # the finished model is loaded whole, by this process alone
-    outcome = _outcome(out, last, rows, model, groups)
-    _save_model(out, last, section, outcome, groups, command, assembled)
-    return outcome
+    return Training(assembled, groups, rows, trainer)
 
 
 def _assembled(section: TrainSection) -> Assembled:
@@ -175,8 +198,8 @@ def _on_gpu(section: TrainSection) -> bool:
 def _arguments(
     section: TrainSection,
     accumulation: int,
-    deepspeed: dict[str, Any] | None = None,
-    fsdp: dict[str, Any] | None = None,
+    deepspeed: dict[str, Any] | None,
+    fsdp: dict[str, Any] | None,
 ) -> TrainingArguments:
     on_gpu = _on_gpu(section)
     arguments = TrainingArguments(
@@ -283,57 +306,51 @@ def _finished(checkpoint: Path) -> bool:
     return state["global_step"] >= state["max_steps"]
 
 
-def _outcome(out: Path, last: Path, rows: TrainingRows, model: Any, groups: list[TrainedGroup]) -> Outcome:
+def _outcome(out: Path, last: Path, training: Training) -> Outcome:
     state = _state(last)
     lines = read_lines(out / _LOG)
     bad = {row["row"]: row["reason"] for file in sorted(out.glob("bad_rows.*.jsonl")) for row in read_lines(file)}
-    trained: dict[str, int] = {group.name: group.size for group in groups}
-    everything = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+    trained: dict[str, int] = {group.name: group.size for group in training.groups}
+    sizes = [getattr(one, "ds_numel", one.numel()) for one in training.assembled.model.parameters()]
     return Outcome(
         model=str(out / _MODEL),
         steps=state["global_step"],
         epochs=state["epoch"],
         loss=lines[-1]["loss"] if lines else None,
-        rows=len(rows),
+        rows=len(training.rows),
         bad_rows=counted(list(bad.values())),
         trained=trained,
-        frozen=everything - sum(trained.values()),
+        frozen=sum(sizes) - sum(trained.values()),
         seconds=lines[-1]["seconds"] if lines else 0.0,
     )
 
 
 def _save_model(
-    out: Path,
-    last: Path,
-    section: TrainSection,
-    outcome: Outcome,
-    groups: list[TrainedGroup],
-    command: str,
-    assembled: Assembled,
+    out: Path, last: Path, section: TrainSection, outcome: Outcome, training: Training, command: str
 ) -> None:
     """The last checkpoint's weights as a model with processor and card; whole or not at all."""
-    draft, config = out / f"{_MODEL}.draft", assembled.model.config
+    draft, model = out / f"{_MODEL}.draft", training.assembled.model
     shutil.rmtree(draft, ignore_errors=True)
     try:
         finished = from_checkpoint(ModelRef(model=str(last))).model
     except SetupError as error:
         raise SetupError(f"The training ended, but its last checkpoint does not load. {error}") from error
     finished.to(_DTYPES[section.save_precision]).save_pretrained(draft)
-    assembled.processor.save_pretrained(draft)
+    training.assembled.processor.save_pretrained(draft)
     facts = Facts(
         command=command,
-        connector=config.connector,
-        vision=config.vision_config.model_type,
-        text=config.text_config.model_type,
+        connector=model.config.connector,
+        vision=model.config.vision_config.model_type,
+        text=model.config.text_config.model_type,
         parameters=outcome.frozen + sum(outcome.trained.values()),
-        groups=[(group.name, group.size, group.learning_rate) for group in groups],
+        groups=[(group.name, group.size, group.learning_rate) for group in training.groups],
         rows=outcome.rows,
         bad=outcome.bad_rows,
         steps=outcome.steps,
         epochs=outcome.epochs,
         loss=outcome.loss,
         seconds=outcome.seconds,
-        device=f"{assembled.model.device.type} x {os.environ.get('WORLD_SIZE', '1')}",
+        device=f"{model.device.type} x {training.trainer.args.world_size}",
     )
     (draft / "README.md").write_text(card(section, facts), encoding="utf-8")
     for file in draft.rglob("*.safetensors"):

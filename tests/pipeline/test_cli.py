@@ -23,6 +23,7 @@ COMMANDS = (
     "gc",
     "repair",
     "dedup-sweep",
+    "evaluate",
 )
 
 
