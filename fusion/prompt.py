@@ -65,6 +65,10 @@ class Prompt:
         self._source = _read_template(section.template)
         self._template = _compile(self._source, section.template)
 
+    def __reduce__(self) -> tuple[type["Prompt"], tuple[PromptSection]]:
+        """Compiled templates do not go to another process; the section does."""
+        return Prompt, (self._section,)
+
     def version(self) -> str:
         """`name@hash`: the hash is over the template file, so that an edited file is a new prompt."""
         name = Path(self._section.template).name.removesuffix(".jinja")

@@ -13,7 +13,7 @@ from transformers import (
     TimmBackboneConfig,
 )
 
-from demo.weights.llava import CHAT_TEMPLATE, IMAGE, _speakable, _tokenizer
+from benchmarks.fusion.llava import CHAT_TEMPLATE, IMAGE, _speakable, _tokenizer
 from fusion.model.configuration import FusionConfig
 from fusion.model.connectors import connector_of
 from fusion.model.modeling import FusionForConditionalGeneration

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demo.captioner.data import PRIORS, DataSettings, write_data
+from demo.captioner.rows import BARE
 from demo.split import SPLITS, seeds
 
 MOST_SCENES = 1_000_000
@@ -18,13 +19,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     match given.command:
         case "data":
-            settings = DataSettings(given.split, given.scenes, given.first, given.draws, given.priors)
+            settings = DataSettings(given.split, given.scenes, given.first, given.draws, given.priors, given.bare)
             print(f"{write_data(settings, given.out, given.workers)} rows: {given.out}")
         case "start":
             from demo.captioner.start import make_start
 
             make_start(given.out, seed=given.seed)
             print(f"a model to train: {given.out}")
+        case "parts":
+            from demo.captioner.parts import make_parts
+
+            make_parts(given.out, seed=given.seed)
+            print(f"towers and a language model: {given.out}")
+        case "pack":
+            from demo.captioner.packing import pack
+
+            print(f"{pack(given.model, given.out):,} bytes: {given.out}")
         case "noise":
             _noise(given.scenes)
     return 0
@@ -39,11 +49,16 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--first", type=int, default=0, help="number of the split's first scene (default: %(default)s)")
     data.add_argument("--draws", type=_number, default=2, help="rows a training scene (default: %(default)s)")
     data.add_argument("--priors", choices=PRIORS, default="harder", help="whose errors (default: %(default)s)")
+    data.add_argument("--bare", type=_share, default=BARE, help="share of rows without notes (default: %(default)s)")
     data.add_argument("--out", type=Path, required=True)
     data.add_argument("--workers", type=_number, default=1, help="processes that render (default: %(default)s)")
-    start = commands.add_parser("start", help="write the model that training starts from")
-    start.add_argument("--seed", type=int, default=0)
-    start.add_argument("--out", type=Path, required=True)
+    for name, what in (("start", "the model that training starts from"), ("parts", "towers and a language model")):
+        fresh = commands.add_parser(name, help=f"write {what}")
+        fresh.add_argument("--seed", type=int, default=0)
+        fresh.add_argument("--out", type=Path, required=True)
+    packed = commands.add_parser("pack", help="write a trained model's weights as they ship: a byte a weight")
+    packed.add_argument("model", type=Path, help="folder that a training wrote")
+    packed.add_argument("--out", type=Path, required=True)
     noise = commands.add_parser("noise", help="measure the errors of the demo's experts, and of the noise model")
     noise.add_argument("--scenes", type=_number, default=300)
     return parser
@@ -53,6 +68,12 @@ def _number(text: str) -> int:
     if not 1 <= int(text) <= MOST_SCENES:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and {MOST_SCENES}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return float(text)
 
 
 def _noise(scenes: int) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from demo.alt_text import alt_text
 from demo.captioner.noise import HARDER, MEASURED, NoiseModel
 from demo.captioner.perceived import Perceived, demo_experts
-from demo.captioner.rows import Row, caption, rows
+from demo.captioner.rows import BARE, Row, caption, rows
 from demo.captioner.truth import VOCABULARY, truth_record
 from demo.encodings import jpeg
 from demo.scene import Scene, render, scene_size
@@ -41,6 +41,7 @@ class DataSettings:
         draws: rows of each scene of the training split, each with errors of its own; other splits have one.
         priors: by the noise model, with more errors than the experts make or with as many; or by the experts
             themselves, who look at pictures as large as the demo's web serves them.
+        bare: share of the training split's rows that have no notes.
     """
 
     split: Split
@@ -48,6 +49,7 @@ class DataSettings:
     first: int = 0
     draws: int = 1
     priors: PriorsKind = "harder"
+    bare: float = BARE
 
     @property
     def full_size(self) -> bool:
@@ -90,7 +92,7 @@ def _scene_lines(settings: DataSettings, out: Path, number: int) -> list[str]:
     scene, name, _ = _picture(settings, out, number)
     noise = _NOISES[settings.priors]
     if settings.split == "train":
-        made = list(rows(scene.truth, settings.draws, noise))
+        made = list(rows(scene.truth, settings.draws, noise, settings.bare))
     else:
         made = list(rows(scene.truth, 1, noise, bare=0.0))
     return [_line(settings, row, f"{scene.truth.seed}-{i}", name) for i, row in enumerate(made)]

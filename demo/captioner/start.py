@@ -1,6 +1,6 @@
 """The captioner before its training: the demo's trained CLIP tower, a fresh connector, a fresh small Llama.
 
-Three things help so small a model to learn within minutes of a CPU. The matrices start with the spread that layers as
+Three things help so small a model to learn. The matrices start with the spread that layers as
 narrow as these need, where the library's 0.02 lets next to nothing through. The numbers of boxes start as smooth
 curves, so that what is learnt of 0.372 holds at 0.373. And the connector's first layer takes the tower's features
 standardised, by a few scenes.
@@ -35,7 +35,7 @@ _LOOKED_AT = 32
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the language model, and the connector.
+    """Sizes of the language model, and the tower's layer.
 
     Attributes:
         layer: of the tower's hidden states, that the connector `mlp` takes. The last one: the tower was told what is in
@@ -43,38 +43,46 @@ class Shape:
     """
 
     width: int = 192
-    hidden: int = 512
+    hidden: int = 224
     layers: int = 5
     kv_heads: int = 2
-    connector: str = "mlp"
     layer: int = -1
 
 
 def make_start(folder: Path, shape: Shape = Shape(), seed: int = 0) -> None:
     """Write the model and its processor, which `densefusion train` takes as `model.checkpoint`."""
-    clip = load_clip(TRAINED / "clip")
     tokenizer = make_tokenizer()
-    config = configuration(clip, tokenizer, shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = FusionForConditionalGeneration(
-            config, Towers(config, vision=tower(clip)), LlamaForCausalLM(config.text_config)
-        ).eval()
-        processor = FusionProcessor.of_model(config, tokenizer, fit="stretch", chat_template=tokenizer.chat_template)
-        _start_connector(model, processor)
-        _start_language_model(model.language_model, tokenizer)
-    model.generation_config.bos_token_id = tokenizer.bos_token_id
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model, processor = captioner(tokenizer, shape, seed)
+    _start_connector(model, processor, seed)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
-def configuration(clip: ClipModel, tokenizer: Any, shape: Shape) -> FusionConfig:
-    """Of the whole model: the tower of `clip`, a language model of `shape` for the tokenizer."""
-    return FusionConfig(
-        vision_config=_vision_config(clip),
-        text_config=LlamaConfig(
+def captioner(
+    tokenizer: Any, shape: Shape = Shape(), seed: int = 0
+) -> tuple[FusionForConditionalGeneration, FusionProcessor]:
+    """The model with its trained tower and all else fresh, float32, and its processor."""
+    clip = load_clip(TRAINED / "clip")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        text = language_model(tokenizer, shape)
+        config = FusionConfig(
+            vision_config=_vision_config(clip),
+            text_config=text.config,
+            connector="mlp",
+            connector_options={"layer": shape.layer},
+            image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        )
+        model = FusionForConditionalGeneration(config, Towers(config, vision=tower(clip)), text).eval()
+    model.generation_config = text.generation_config
+    processor = FusionProcessor.of_model(config, tokenizer, fit="stretch", chat_template=tokenizer.chat_template)
+    return model, processor
+
+
+def language_model(tokenizer: Any, shape: Shape) -> LlamaForCausalLM:
+    """A fresh one for the tokenizer."""
+    model = LlamaForCausalLM(
+        LlamaConfig(
             vocab_size=-(-len(tokenizer) // 64) * 64,
             hidden_size=shape.width,
             intermediate_size=shape.hidden,
@@ -87,11 +95,12 @@ def configuration(clip: ClipModel, tokenizer: Any, shape: Shape) -> FusionConfig
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-        ),
-        connector=shape.connector,
-        connector_options={"layer": shape.layer} if shape.connector == "mlp" else {},
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        )
     )
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(model.generation_config, name, getattr(tokenizer, name))
+    _start_language_model(model, tokenizer)
+    return model
 
 
 def tower(clip: ClipModel) -> CLIPVisionModel:
@@ -114,7 +123,7 @@ def _vision_config(clip: ClipModel) -> CLIPVisionConfig:
     )
 
 
-def _start_connector(model: FusionForConditionalGeneration, processor: FusionProcessor) -> None:
+def _start_connector(model: FusionForConditionalGeneration, processor: FusionProcessor, seed: int) -> None:
     """Its projector's layers orthogonal in spread; the first one takes features as if they were standardised."""
     pictures = [render(seed, small_size(seed)).image for seed in seeds("train", _LOOKED_AT)]
     pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
@@ -126,7 +135,8 @@ def _start_connector(model: FusionForConditionalGeneration, processor: FusionPro
     hook.remove()
     features = torch.cat([one.flatten(0, -2) for one in taken])
     mean, deviation = features.mean(0), features.std(0)
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         for linear in linears:
             nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
             nn.init.zeros_(linear.bias)

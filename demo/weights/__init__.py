@@ -1,7 +1,7 @@
 """The demo's models, small ones of the production classes: the same loaders, no downloads.
 
-Those under `trained/` learned the scene world (`python -m demo.train`) and ship with the package. The captioner is made
-on the spot with random weights: what it says is noise, but its code paths are real.
+Those under `trained/` learned the scene world (`python -m demo.train`; the captioner: `demo/captioner/train.yaml`) and
+ship with the package. The captioner ships without its tower, which is that of `clip`, and is put together on the spot.
 """
 
 import contextlib
@@ -11,11 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from demo.weights import llava
 from schemas.identity import folder_hash
 
 TRAINED = Path(__file__).parent / "trained"
 """Holds a folder, named like its family, of each trained model: weights, configuration, model card."""
+
+
+_MADE_FROM = "made_from.txt"
+"""In a folder that is no mere copy: a hash of the trained weights that it is made of."""
 
 
 def _trained(family: str) -> Callable[[Path], None]:
@@ -25,6 +28,13 @@ def _trained(family: str) -> Callable[[Path], None]:
     return copy
 
 
+def _captioner(folder: Path) -> None:
+    from demo.captioner.packing import unpack
+
+    unpack(TRAINED / "captioner", folder)
+    (folder / _MADE_FROM).write_text(_sources("captioner"), encoding="utf-8")
+
+
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "clip": _trained("clip"),
     "tagger": _trained("tagger"),
@@ -32,13 +42,24 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "detector": _trained("detector"),
     "depth": _trained("depth"),
     "florence": _trained("florence"),
-    "llava": llava.make,
+    "captioner": _captioner,
 }
+
+
+def _sources(family: str) -> str:
+    """A hash of the trained weights that a family's folder is made of."""
+    parts = ("captioner", "clip") if family == "captioner" else (family,)
+    return " ".join(folder_hash(TRAINED / part) for part in parts)
+
+
+def _is_current(family: str, folder: Path) -> bool:
+    mark = folder / _MADE_FROM
+    return (mark.read_text(encoding="utf-8") if mark.is_file() else folder_hash(folder)) == _sources(family)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The libraries warn that weights are random, and draw a bar for each file; both are known."""
+    """The libraries draw a bar for each file."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -53,15 +74,15 @@ def _quiet() -> Iterator[None]:
 def make_weights(folder: Path) -> dict[str, Path]:
     """Put the models that are missing under `folder`, each in a folder of its family's name.
 
-    A model appears whole or not at all; two processes may make the same one at once. A copy of a trained model that
-    is no longer the one that ships is replaced.
+    A model appears whole or not at all; two processes may make the same one at once. One that is no longer of the
+    weights that ship is replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = {}
     for family, make in FAMILIES.items():
         made[family] = folder / family
         if made[family].is_dir():
-            if not (TRAINED / family).is_dir() or folder_hash(made[family]) == folder_hash(TRAINED / family):
+            if _is_current(family, made[family]):
                 continue
             shutil.rmtree(made[family])
         draft = Path(tempfile.mkdtemp(prefix=f".{family}.", dir=folder))

@@ -237,15 +237,19 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def _stated_normalisation(ref: ModelRef) -> dict[str, Any]:
     """What the image processor that lies beside a tower says of mean and deviation; nothing where there is none."""
-    found = cached_file(
-        ref.model,
-        "preprocessor_config.json",
-        revision=ref.revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
-    return json.loads(Path(found).read_text(encoding="utf-8")) if found else {}
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        found = cached_file(
+            ref.model,
+            name,
+            revision=ref.revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+        if found:
+            stated = json.loads(Path(found).read_text(encoding="utf-8"))
+            return stated.get("image_processor", stated)
+    return {}
 
 
 def _refuse_missing(found: dict[str, Any]) -> None:

@@ -41,6 +41,11 @@ class FusionConfig(PreTrainedConfig):
             self.detail_config = _config(self.detail_config, "timm_backbone")
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         self.connector_options = dict(self.connector_options or {})
+        # Left out, they would be taken from configurations of models that are made already; without an attention's name
+        # transformers makes no causal mask.
+        for name in ("attn_implementation", "experts_implementation"):
+            if kwargs.get(name) is None:
+                kwargs[name] = {}
         super().__post_init__(**kwargs)
 
 

@@ -37,6 +37,15 @@ def test_a_copy_of_an_older_trained_model_is_replaced(tmp_path, monkeypatch):
     assert folder_hash(copied) == folder_hash(TRAINED / "tagger")
 
 
+def test_a_captioner_of_older_weights_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr("demo.weights.FAMILIES", {"captioner": FAMILIES["captioner"]})
+    made = make_weights(tmp_path)["captioner"]
+    (made / "made_from.txt").write_text("others")
+    (made / "config.json").write_text("{}")
+    make_weights(tmp_path)
+    assert "densefusion" in (made / "config.json").read_text()
+
+
 def test_what_ships_is_small() -> None:
     assert sum(path.stat().st_size for path in TRAINED.rglob("*") if path.is_file()) < 40e6
 

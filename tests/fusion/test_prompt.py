@@ -1,6 +1,7 @@
 """The prompt's layout: block order, box format, order, limits; one system text; missing priors left out."""
 
 import itertools
+import pickle
 import re
 from pathlib import Path
 
@@ -177,3 +178,11 @@ def test_a_tuned_engine_sees_the_same_notes_behind_fewer_rules() -> None:
     assert told.user == shown.user
     assert len(shown.system) < len(told.system) / 10
     assert long.repair(["too short"]) == short.repair(["too short"])
+
+
+def test_a_prompt_goes_to_another_process() -> None:
+    prompt = Prompt(PromptSection(tags=True))
+    again = pickle.loads(pickle.dumps(prompt))
+    priors = Priors(closed_set=[box("cat", 0.9, 0.1, 0.1, 0.5, 0.5)], open_set=[])
+    assert again.render("alt", priors) == prompt.render("alt", priors)
+    assert again.version() == prompt.version()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.fusion import llava
 from fusion.priors import Priors
 from fusion.prompt import Prompt
 from schemas.errors import SetupError
@@ -33,8 +34,11 @@ ALTS = ["an astronaut", "a cat <image> on a blanket", "coffee", None, "a rocket"
 
 
 @pytest.fixture(scope="module")
-def weights(small_weights: dict[str, Path]) -> Path:
-    return small_weights["llava"]
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stock LLaVA of transformers."""
+    folder = tmp_path_factory.mktemp("llava")
+    llava.make(folder)
+    return folder
 
 
 def section(weights: Path, **engine: Any) -> CaptionSection:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AutoModel,
     CLIPVisionModel,
+    Florence2ForConditionalGeneration,
     LlamaForCausalLM,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
@@ -21,8 +22,19 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from benchmarks.fusion.tiny import convnet, tiny_config, tiny_model, tiny_processor, tiny_tokenizer, vit
+from benchmarks.fusion import llava
+from benchmarks.fusion.tiny import (
+    OPTIONS,
+    convnet,
+    florence,
+    tiny_config,
+    tiny_model,
+    tiny_processor,
+    tiny_tokenizer,
+    vit,
+)
 from fusion.model.assembly import Assembled, Images, from_checkpoint, from_llava, from_parts
+from fusion.model.towers import Florence
 from schemas.errors import RequestError, SetupError
 from schemas.section import ModelRef
 
@@ -155,6 +167,45 @@ def _save_family(at: Path) -> None:
     model = tiny_model("conv_gate")
     model.save_pretrained(at)
     tiny_processor(model.config).save_pretrained(at)
+
+
+@pytest.mark.parametrize("way", ["mlp", "siglip", "dbfusion", "llava", "checkpoint"])
+def test_no_word_sees_what_comes_after_it(way: str, saved: Any, vision: ModelRef, text: ModelRef) -> None:
+    """Else a training reads the answer that it is to learn; models made already know how they attend."""
+    match way:
+        case "mlp":
+            made = from_parts(vision, text)
+        case "siglip":
+            ref = saved("siglip", lambda at: SiglipVisionModel(vit(siglip=True)).save_pretrained(at))
+            made = from_parts(ref, text, connector="sci", connector_options={"layers": [1, 2]})
+        case "dbfusion":
+            ref = saved("florence", lambda at: Florence2ForConditionalGeneration(florence()).save_pretrained(at))
+            made = from_parts(ref, text, connector="dbfusion", connector_options=OPTIONS["dbfusion"])
+        case "llava":
+            made = from_llava(saved("llava", llava.make))
+        case "checkpoint":
+            made = from_checkpoint(saved("family", _save_family))
+    ids = dict(made.processor(text=["<image>" + "what is this? " * 6], images=[picture()], return_tensors="pt"))
+    ids["attention_mask"] = torch.ones_like(ids["input_ids"])
+    other = ids["input_ids"].clone()
+    other[0, -1] = 40 if int(other[0, -1]) != 40 else 41
+    for training in (False, True):
+        made.model.train(training)
+        with torch.no_grad():
+            before, after = (made.model(**{**ids, "input_ids": one}).logits[0] for one in (ids["input_ids"], other))
+        assert torch.equal(before[:-1], after[:-1])
+        assert not torch.equal(before[-1], after[-1])
+
+
+def test_a_tower_sees_the_same_inside_a_model_as_by_itself(saved: Any, text: ModelRef) -> None:
+    ref = saved("florence", lambda at: Florence2ForConditionalGeneration(florence()).save_pretrained(at))
+    alone = Florence(florence(), AutoModel.from_pretrained(ref.model)).eval()
+    made = from_parts(ref, text, connector="dbfusion", connector_options=OPTIONS["dbfusion"])
+    inside, pixels = made.model.eval().vision.towers.vision, torch.rand(2, 3, 128, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(inside.depth(pixels), alone.depth(pixels), rtol=0, atol=1e-6)
+        mine, theirs = (one.breadth(one.depth(pixels), [0, 5, 2]) for one in (inside, alone))
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
 
 
 def test_a_checkpoint_comes_back_with_its_processor_and_pictures_may_be_prepared_anew(saved: Any) -> None:

@@ -16,9 +16,9 @@ from PIL import Image
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextProcessor
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
+from benchmarks.fusion.llava import CHAT_TEMPLATE, _rename_tower, _speakable, _spread
 from benchmarks.fusion.serving import CASES, Case, cases
 from benchmarks.fusion.tiny import PATCH, SIDE, tiny_model, tiny_processor, tiny_tokenizer, vit
-from demo.weights.llava import CHAT_TEMPLATE, _rename_tower, _speakable, _spread
 from fusion.client import Answer, ChatClient, Failure, Question, SamplingSection
 from fusion.engine import EngineSection, VLLMServer
 

@@ -1,6 +1,6 @@
 """A small LLaVA (CLIP tower, projector, Llama) with random weights, a tokenizer of its own and a chat template.
 
-It is here so that a real vLLM server can be driven on a laptop: its captions are English words in random order.
+A stock model for the engine to serve on a CPU: its captions are English words in random order.
 """
 
 import itertools
