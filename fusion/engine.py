@@ -42,6 +42,7 @@ _STOP_S = 2 * guardian.GRACE_S
 _EXCEPTION = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): .+|\berror: .+")
 # vLLM's warnings may quote errors, and its last error only points back at the first.
 _HARMLESS = re.compile(r"\b(?:DEBUG|INFO|WARNING)\b|root cause")
+_COUNTED = re.compile(r"\bValidationError: \d+ validation errors? for \S+$")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -315,9 +316,15 @@ def log_words(log: Path | None, start: int = 0) -> str:
         text = _ANSI.sub("", f.read().decode(errors="replace"))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     grave = [line for line in lines if not _HARMLESS.search(line)]
-    errors = [match.group() for line in grave if (match := _EXCEPTION.search(line))]
+    errors = [match.group() for line in _joined(grave) if (match := _EXCEPTION.search(line))]
     words = list(dict.fromkeys([errors[0], errors[-1]])) if errors else lines[-3:]
     return " … ".join(word[:600] for word in words).rstrip(".") + "." if words else "nothing."
+
+
+def _joined(lines: list[str]) -> list[str]:
+    """Lines, those of pydantic that only count faults with the first fault behind them."""
+    faults = {i: lines[i + 1] for i, line in enumerate(lines[:-1]) if _COUNTED.search(line)}
+    return [f"{line}: {faults[i]}" if i in faults else line for i, line in enumerate(lines)]
 
 
 def _free_port() -> int:

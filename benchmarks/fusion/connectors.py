@@ -1,7 +1,7 @@
 """The connectors under one training budget: the same towers, language model, rows and steps; several seeds each.
 
     python -m benchmarks.fusion.connectors train --data FOLDER --test FOLDER --parts FOLDER --out FOLDER [--seeds 0 1 2]
-    python -m benchmarks.fusion.connectors show FOLDER [--json] [--page docs/connectors.md]
+    python -m benchmarks.fusion.connectors show FOLDER [--json]
 
 A seed decides the fresh connector's weights and the order of the rows. Each model is judged by `densefusion evaluate`
 with all notes about a picture and with none. What is there already is not trained again.
@@ -90,12 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         budget = Budget(given.steps, given.batch, given.pictures, given.learning_rate, given.precision, given.workers)
         _train_all(folders, budget, given.connector, given.seeds, given.jobs)
     answer = summary(given.out)
-    if given.command == "show" and given.page:
-        given.page.write_text(page(answer), encoding="utf-8")
     if given.command == "show" and given.json:
         print(json.dumps(answer, indent=2))
     else:
-        Console().print(_table(answer))
+        show(answer)
     return 0
 
 
@@ -114,10 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     train.add_argument("--workers", type=int, default=0, help="processes that load rows, for each model in training")
     train.add_argument("--jobs", type=int, default=1, help="models in training at once")
-    show = commands.add_parser("show", help="print what `train` left")
-    show.add_argument("out", type=Path)
-    show.add_argument("--json", action="store_true")
-    show.add_argument("--page", type=Path, help="write the page, too")
+    shown = commands.add_parser("show", help="print what `train` left")
+    shown.add_argument("out", type=Path)
+    shown.add_argument("--json", action="store_true")
     return parser
 
 
@@ -276,48 +273,32 @@ _COLUMNS = (
 )
 
 
-def _rows(answer: dict[str, Any]) -> list[list[str]]:
-    rows = []
+def table(answer: dict[str, Any]) -> list[list[str]]:
+    """Rows of words: head first."""
+    rows = [["connector", "seeds", "tokens", "trained, M", "loss", *(title for title, _, _ in _COLUMNS)]]
     for name, one in answer["connectors"].items():
         figures = [one[shown].get(measure) for _, shown, measure in _COLUMNS]
         rows.append(
             [
                 name,
+                str(len(one["seeds"])),
                 str(one["tokens"]),
                 f"{one['trained'] / 1e6:.2f}",
-                *(f"{f['mean']:.3f} ({f['low']:.3f}-{f['high']:.3f})" if f else "" for f in figures),
+                *(f"{f['mean']:.3f} ({f['low']:.3f}-{f['high']:.3f})" if f else "" for f in (one["loss"], *figures)),
             ]
         )
     return rows
 
 
-_HEAD = ("connector", "tokens", "trained, M", *(title for title, _, _ in _COLUMNS))
-
-
-def _table(answer: dict[str, Any]) -> Table:
-    table = Table(*_HEAD, title="connectors under one budget: mean of the seeds, (lowest-highest)")
-    for row in _rows(answer):
-        table.add_row(*row)
-    return table
-
-
-def page(answer: dict[str, Any]) -> str:
-    """The table as a page of docs."""
-    budget, seeds = answer["budget"], max(len(one["seeds"]) for one in answer["connectors"].values())
-    lines = [
-        "# Connectors under one training budget",
-        "",
-        f"Every connector gets the same {budget['steps']} steps of {budget['batch']} rows, the same language model, "
-        f"the same rate ({budget['learning_rate']:g}), and {seeds} seeds; it is judged by "
-        f"{budget['test']} test scenes. Trained on: {answer['device']}, {budget['precision']}. Figures are by "
-        "`densefusion evaluate` (docs/evaluating.md): mean of the seeds, lowest and highest in brackets.",
-        "",
-        "| " + " | ".join(_HEAD) + " |",
-        "|" + "---|" * len(_HEAD),
-        *("| " + " | ".join(row) + " |" for row in _rows(answer)),
-        "",
-    ]
-    return "\n".join(lines)
+def show(answer: dict[str, Any]) -> None:
+    """Print the table."""
+    head, *rows = table(answer)
+    budget = answer["budget"]
+    given = f"{budget['steps']} steps of {budget['batch']} rows, judged by {budget['test']} scenes"
+    shown = Table(*head, title=f"connectors under one budget, {given}; mean of the seeds (lowest-highest)")
+    for row in rows:
+        shown.add_row(*row)
+    Console().print(shown)
 
 
 if __name__ == "__main__":

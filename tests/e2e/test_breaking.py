@@ -145,7 +145,7 @@ def test_an_image_that_kills_every_process_that_opens_it_costs_one_row(finished:
     rows = store.table("download", "00001").to_pylist()
     poison = rows[len(rows) // 2]
     crash = {"PYTHONPATH": str(Path(__file__).parent / "crash"), "POISON_SHA256": poison["sha256"]}
-    code, printed = fresh.finish(env=crash, words=("--until", "select"))
+    code, printed = fresh.finish(env=crash, words=("--until", "download"))
     assert code == 0, printed
     same = [row["uid"] for row in rows if row["sha256"] == poison["sha256"]]
     stopped = fresh.ask("ledger", "--sql", "select uid, stage from ledger where reason = 'poison'")

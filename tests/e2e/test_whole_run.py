@@ -1,7 +1,7 @@
 import io
 import json
+import os
 import shutil
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from demo.captioner.rows import Row
+from demo.captioner.truth import VOCABULARY, truth_record
 from demo.world import World, build_world
+from fusion.evaluate.metrics import measure
+from fusion.evaluate.reader import ClaimReader
+from fusion.evaluate.truth import TruthRow
+from fusion.evaluate.vocabulary import Vocabulary
 from pipeline.storage import LocalStorage
 from pipeline.store import Store
 from tests.e2e.conftest import SMALL, Run
@@ -105,12 +111,25 @@ def test_signs_are_read_for_real(finished: Run, world: World) -> None:
     assert found >= 0.9 * signs
 
 
+def test_captions_name_what_is_in_the_pictures(finished: Run, world: World) -> None:
+    reader = ClaimReader(Vocabulary.model_validate(VOCABULARY))
+    found = []
+    for uid, sample in samples(finished).items():
+        scene = world.truth[json.loads(sample["json"])["url"]]
+        truth = TruthRow.model_validate({"uid": uid, **truth_record(Row(scene, "", None, {}))})
+        found.append(measure(reader.read(sample["txt"].decode()), truth)["object_f1"])
+    assert sum(one.out_of for one in found) >= 60
+    assert sum(one.hits for one in found) > 0.8 * sum(one.out_of for one in found)
+
+
 def test_a_second_run_does_nothing_and_says_so_in_seconds(finished: Run) -> None:
-    before, began = finished.attempts(), time.monotonic()
+    before, began = finished.attempts(), os.times()
     code, printed = finished.finish()
     assert code == 0
     assert "Nothing to do" in printed
-    assert time.monotonic() - began < 30
+    # Of its own work: what passes on the clock meanwhile is up to whatever else runs here.
+    ended = os.times()
+    assert ended.children_user + ended.children_system - began.children_user - began.children_system < 15
     assert finished.attempts() == before
 
 
@@ -155,20 +174,20 @@ def test_a_threshold_re_runs_no_expert_and_another_model_that_expert_alone(finis
 def test_one_caption_setting_re_runs_caption_and_package_only(finished: Run, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     shutil.copytree(finished.folder, run.folder)
-    plans = {s["name"]: s for s in finished.ask("explain", "--set", "caption.max_tokens=20")["stages"]}
+    plans = {s["name"]: s for s in finished.ask("explain", "--set", "caption.prompt.max_boxes=1")["stages"]}
     assert {name for name, s in plans.items() if s["rerun"]} == {"caption", "package"}
-    assert plans["caption"]["because"] == ["caption.max_tokens"]
+    assert plans["caption"]["because"] == ["caption.prompt.max_boxes"]
     assert plans["package"]["because"] == ["inputs.caption"]
     before = run.attempts()
-    changed = [o for o in SMALL if not o.startswith("caption.")] + ["caption.max_tokens=20"]
+    changed = [*SMALL, "caption.prompt.max_boxes=1"]
     code, printed = run.finish(changed)
     assert code == 0, printed
-    assert "caption.max_tokens: 16 -> 20" in printed
+    assert "caption.prompt.max_boxes: 12 -> 1" in printed
     after = run.attempts()
     assert {stage for stage in after if after[stage] != before[stage]} == {"caption", "package"}
     new = run.tars()
     assert new.keys() == finished.tars().keys()
-    assert new != finished.tars()
+    assert new != finished.tars()  # what is not shown is told of otherwise
     # As if killed between the last commit and the dataset folder: the old one is still there.
     shutil.rmtree(run.folder / "dataset")
     shutil.copytree(finished.folder / "dataset", run.folder / "dataset")

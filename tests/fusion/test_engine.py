@@ -78,6 +78,10 @@ def test_what_decides_the_output_is_told_from_how_it_is_served(tmp_path: Path) -
             "WARNING 11-20 saw `OSError: too many files`\n(Core) ERROR 11-20 x.py:1] a.BadError: truth\n",
             "a.BadError: truth.",
         ),
+        (
+            "p.ValidationError: 1 validation error for ModelConfig\n  Value error, 4096 is too long [x]\n",
+            "p.ValidationError: 1 validation error for ModelConfig: Value error, 4096 is too long [x].",
+        ),
         ("", "nothing."),
     ],
 )
