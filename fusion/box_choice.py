@@ -68,11 +68,12 @@ def area(box: Box) -> float:
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes that have an area."""
+    """Intersection over union of two boxes; 0 where neither has an area."""
     width = min(a["x2"], b["x2"]) - max(a["x1"], b["x1"])
     height = min(a["y2"], b["y2"]) - max(a["y1"], b["y1"])
     shared = max(width, 0.0) * max(height, 0.0)
-    return shared / (area(a) + area(b) - shared)
+    union = area(a) + area(b) - shared
+    return shared / union if union else 0.0
 
 
 def _same_object(a: Box, b: Box, section: BoxChoiceSection) -> bool:

@@ -3,7 +3,7 @@
     python -m benchmarks.fusion [--json] [--page docs/fusion.md] [--scenes N]
 
 Measured now: parity with the authors' connectors, parity of transformers and vLLM, the demo's captioner. Training takes
-hours: the connectors under one budget are those of benchmarks/fusion/connectors.json, whose command docs/fusion.md gives.
+hours: connectors under one budget are those of benchmarks/fusion/connectors.json; docs/fusion.md has the command.
 """
 
 import argparse

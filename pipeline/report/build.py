@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fusion.box_choice import iou
+from fusion.priors import Box
 from pipeline.report.curation import Curation
 from pipeline.report.overlays import Shape, shapes
 from pipeline.report.page import render
 from pipeline.report.pictures import disparity_uri, thumbnail_uri
 from schemas.summary import RunSummary
 
+_ALIKE = 0.6  # as caption.prompt.merge_iou
 _DRAWN = 20  # shapes of one expert that are drawn over an image; more hide it, and all are listed
 
 
@@ -92,11 +95,19 @@ def _view(sample: ReportSample, locating: list[str]) -> dict[str, Any]:
 
 
 def _nearest_first(priors: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """(label, band) of every box whose depth is known."""
-    labels = {(e, box["anchor"]): box["label"] for e, p in priors.items() for box in p.get("boxes") or []}
+    """(label, band) of every box whose depth is known; what two detectors boxed alike is one."""
+    boxes = {(e, box["anchor"]): box for e, p in priors.items() for box in p.get("boxes") or []}
     depths = [depth for p in priors.values() for depth in p.get("objects") or []]
-    places = [((depth["expert"], depth["anchor"]), depth["band"]) for depth in depths]
-    return [(labels[place], band) for place, band in places if place in labels]
+    told: list[tuple[Box, str]] = []
+    for depth in depths:
+        box = boxes.get((depth["expert"], depth["anchor"]))
+        if box is not None and not any(_same_thing(box, other) for other, _ in told):
+            told.append((box, depth["band"]))
+    return [(box["label"], band) for box, band in told]
+
+
+def _same_thing(a: Box, b: Box) -> bool:
+    return a["label"] == b["label"] and iou(a, b) >= _ALIKE
 
 
 def _values(prior: dict[str, Any]) -> dict[str, str]:

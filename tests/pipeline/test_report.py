@@ -73,10 +73,12 @@ def test_many_boxes_do_not_hide_the_image_and_are_all_listed() -> None:
 
 def test_depths_scores_and_experts_of_ones_own_are_shown() -> None:
     near = {"expert": "closed_set", "anchor": 3, "nearness": 0.9, "band": "near"}
+    again = {"expert": "open_set", "anchor": 0, "nearness": 0.8, "band": "near"}
     unseen = {"expert": "open_set", "anchor": 7, "nearness": 0.1, "band": "far"}
     priors: dict[str, dict[str, object]] = {
         "closed_set": {"boxes": [{**box, "anchor": 3, "label": "kettle"} for box in boxes(1)], "error": None},
-        "depth": {"disparity_png": None, "objects": [near, unseen], "error": None},
+        "open_set": {"boxes": [{**box, "anchor": 0, "label": "kettle"} for box in boxes(1)], "error": None},
+        "depth": {"disparity_png": None, "objects": [near, again, unseen], "error": None},
         "sharpness": {"variance": 93.25, "blurred": False, "error": None},
     }
     html = render_report(SUMMARY, [replace(sample(priors), scores={"aesthetic": 5.5})])
