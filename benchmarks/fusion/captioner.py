@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from demo.captioner.data import DataSettings, write_data
+from demo.captioner.data import DataSettings, PriorsKind, write_data
 from demo.weights import make_weights
 from fusion.evaluate.evaluation import evaluate
 from fusion.evaluate.section import load_section
@@ -50,15 +50,16 @@ class Target:
     found: str
 
 
-def measure(scenes: int, first: int) -> dict[str, Any]:
+def measure(scenes: int, first: int, priors: PriorsKind = "experts") -> dict[str, Any]:
     """The whole answer: `captioners` by name with figures (value, low, high, n), `targets`.
 
     Args:
         first: number of the test split's first scene.
+        priors: whose they are.
     """
     with tempfile.TemporaryDirectory() as made:
         data, weights = Path(made) / "data", make_weights(Path(made) / "weights")
-        write_data(DataSettings("test", scenes, first, priors="experts"), data)
+        write_data(DataSettings("test", scenes, first, priors=priors), data)
         model = str(weights["captioner"])
         section = load_section(
             "scene-world",
