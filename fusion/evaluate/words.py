@@ -2,8 +2,10 @@
 
 import re
 
-from fusion.checks import QUOTED
-
+# A single quote opens after a space or bracket and closes before one, else it is an apostrophe.
+QUOTED = re.compile(
+    r"\"([^\"\n]+)\"|“([^”\n]+)”|„([^“”\n]+)[“”]|«([^»\n]+)»|「([^」\n]+)」|(?<![\w'])'([^'\n]+)'(?!\w)"
+)
 _TOKEN = re.compile(
     r"\d+(?:[.,:/]\d+)*"
     r"|[^\W_]+(?:[-‐‑][^\W_]+)*(?:['’][^\W\d_]+)?"

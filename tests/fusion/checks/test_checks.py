@@ -1,21 +1,26 @@
 """Each check finds its fault and leaves good captions alone."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.checks import Caption, ChecksSection, FindingKind, check, substring_distance
+from fusion.checks import Caption, ChecksSection, FindingKind, check, faultiness
 from fusion.priors import Priors, TextLine
 
 GOOD = """A brown dog lies on a red carpet in front of a sofa. Its left ear hangs over a blue ball. Behind it, a poster
 says "OPEN 24 HOURS" in white letters; the dog's collar is made of leather, and two cups stand beside the sofa."""
 
 
+MARKS = ("[12, 340, 560, 720]", "<loc_12><loc_80>", "<|box_start|>", "at x=12")
+
+
 def seen(*texts: str) -> Priors:
     return Priors(lines=[TextLine(text=t, score=0.9, polygon=[]) for t in texts])
 
 
-def kinds(text: str, priors: Priors | None = None, finish: str = "stop", **limits: int) -> list[FindingKind]:
+def kinds(text: str, priors: Priors | None = None, finish: str = "stop", **limits: object) -> list[FindingKind]:
     section = ChecksSection.model_validate(limits)
     return [f.kind for f in check(Caption(text, finish), priors or Priors(), section)]
 
@@ -31,6 +36,16 @@ def test_empty(text: str) -> None:
 
 def test_truncated() -> None:
     assert kinds(GOOD, seen("OPEN 24 HOURS"), finish="length") == [FindingKind.TRUNCATED]
+
+
+@pytest.mark.parametrize("end", [" A white", " A white cup, a", " In front of it,"])
+def test_a_text_that_ends_within_a_sentence_is_truncated(end: str) -> None:
+    assert kinds(GOOD + end) == [FindingKind.TRUNCATED]
+
+
+@pytest.mark.parametrize("text", ["A dog and a cat on a red carpet", GOOD + ' It says "STOP"', GOOD + " (a Dalmatian)"])
+def test_a_text_without_full_stops_or_with_other_marks_is_whole(text: str) -> None:
+    assert FindingKind.TRUNCATED not in kinds(text)
 
 
 @pytest.mark.parametrize(
@@ -55,21 +70,6 @@ def test_ordinary_doubling_is_no_loop(text: str) -> None:
     assert FindingKind.REPETITION not in kinds(f"{GOOD} {text}")
 
 
-@pytest.mark.parametrize("quoted", ['"CLOSED"', "“Zimmer frei”", "«Ouvert»", "「出口」", "the word 'forbidden'"])
-def test_quoted_text_that_nobody_read(quoted: str) -> None:
-    assert kinds(f"{GOOD} A sign says {quoted}.", seen("OPEN 24 HOURS")) == [FindingKind.UNSEEN_TEXT]
-
-
-@pytest.mark.parametrize("quoted", ['"Open 24 Hours"', '"OPEN 24 H0URS"', '"hours"', "'OPEN'"])
-def test_quoted_text_that_was_read_nearly_so(quoted: str) -> None:
-    assert kinds(f"{GOOD} A sign says {quoted}.", seen("OPEN", "24 HOURS")) == []
-
-
-def test_without_a_reader_nothing_is_said_about_quotes() -> None:
-    assert kinds(GOOD, Priors(lines=None)) == []
-    assert kinds(GOOD, Priors(lines=[])) == [FindingKind.UNSEEN_TEXT]
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -78,13 +78,30 @@ def test_without_a_reader_nothing_is_said_about_quotes() -> None:
         "I cannot see it.",
         "The bounding box shows a dog.",
         "Sure! A dog.",
+        "The image shows bounding boxes.",
+        "According to the alt text, it is a dog.",
+        "Here's a detailed caption:",
     ],
 )
 def test_talk_about_itself_or_its_notes(text: str) -> None:
     assert FindingKind.REFUSAL in kinds(text + " " + GOOD)
 
 
-@pytest.mark.parametrize("text", ["at [0.120, 0.300, 0.500, 1.000]", "(0.1, .3, 0.5, 1)", "0.120, 0.300, 0.500"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A sign says \"I'm sorry, as an AI I can't\".",
+        "A poster for an object lesson, with a prompt helper and a caption in red.",
+        "Notes are pinned to the wall. Of course, the dog sleeps.",
+    ],
+)
+def test_a_sign_may_say_anything(text: str) -> None:
+    assert FindingKind.REFUSAL not in kinds(f"{GOOD} {text}")
+
+
+@pytest.mark.parametrize(
+    "text", ["at [0.120, 0.300, 0.500, 1.000]", "(0.1, .3, 0.5, 1)", "0.120, 0.300, 0.500", *MARKS]
+)
 def test_printed_coordinates(text: str) -> None:
     assert FindingKind.COORDINATES in kinds(f"{GOOD} {text}")
 
@@ -97,22 +114,26 @@ def test_ordinary_numbers_are_no_coordinates(text: str) -> None:
 def test_length_in_words_and_in_scripts_without_them() -> None:
     assert kinds("A dog.") == [FindingKind.TOO_SHORT]
     assert kinds(GOOD, seen("OPEN 24 HOURS"), max_words=20) == [FindingKind.TOO_LONG]
-    assert kinds("一只棕色的狗躺在沙发前面的红色地毯上它的左耳垂在蓝色的球上桌子上放着两个杯子") == []
-
-
-@given(st.text(alphabet="abc", min_size=1, max_size=6), st.text(alphabet="abc", max_size=9))
-def test_substring_distance_is_the_least_over_all_substrings(needle: str, text: str) -> None:
-    parts = {text[i:j] for i in range(len(text) + 1) for j in range(i, len(text) + 1)}
-    assert substring_distance(needle, text) == min(_edits(needle, part) for part in parts)
+    assert kinds("一只棕色的狗躺在沙发前面的红色地毯上它的左耳垂在蓝色的球上桌子上放着两个杯子", language=None) == []
 
 
 @given(st.text(max_size=300), st.lists(st.text(max_size=20), max_size=3))
 def test_any_text_can_be_checked(text: str, lines: list[str]) -> None:
     findings = check(Caption(text, "stop"), seen(*lines), ChecksSection())
     assert all(f.detail for f in findings)
+    assert findings == check(Caption(text, "stop"), seen(*lines), ChecksSection())
 
 
-def _edits(a: str, b: str) -> int:
-    if not a or not b:
-        return len(a) + len(b)
-    return min(_edits(a[1:], b) + 1, _edits(a, b[1:]) + 1, _edits(a[1:], b[1:]) + (a[0] != b[0]))
+def test_an_empty_caption_is_worse_than_one_with_many_faults() -> None:
+    empty, faulty = (
+        check(Caption(text, "length"), seen("BAKERY"), ChecksSection()) for text in ("", "A dog [0, 0, 1, 1]")
+    )
+    assert len(empty) < len(faulty)
+    assert faultiness(empty) > faultiness(faulty) > faultiness([])
+
+
+def test_every_finding_and_every_setting_is_explained() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "checks.md").read_text()
+    entries = " ".join(line for line in page.splitlines() if line.startswith("### "))
+    assert [kind for kind in FindingKind if kind not in entries.replace(",", "").split()] == []
+    assert [name for name in ChecksSection.model_fields if f"`{name}`" not in page] == []

@@ -1,0 +1,28 @@
+"""Sides of the image that things are said to be at, against their boxes."""
+
+from collections.abc import Iterator
+
+from fusion.checks.case import Case
+from fusion.checks.finding import Finding, FindingKind
+from fusion.checks.said import fits, subsets
+
+
+def sides(case: Case) -> Iterator[Finding]:
+    """More things of a name said to be at a side than there are that lie there.
+
+    Which thing is which is not known, so as many claims as can be are taken for right (Hall's condition). A thing that
+    was not boxed may be anywhere.
+    """
+    told = case.reading.claims.objects
+    for category in dict.fromkeys(one.category for one in told):
+        things = case.seen.things(category)
+        spare = max(0, sum(one.category == category for one in told) - len(things))
+        for kind in ("side", "level") if things else ():
+            said = [one.attributes[kind] for one in told if one.category == category and kind in one.attributes]
+            for values in subsets(said):
+                there = sum(any(fits(v, one, case.section.side_margin) for v in values) for one in things)
+                if sum(value in values for value in said) - there > spare:
+                    where = " or ".join(values)
+                    much = f"No {category} is" if not there else f"Fewer things called {category} are"
+                    yield Finding(FindingKind.WRONG_SIDE, f"{much} {where} of the image.")
+                    break
