@@ -56,9 +56,13 @@ def choose_boxes(priors: Priors, section: BoxChoiceSection) -> list[Box]:
     3. Where more than `max_boxes` are left, `sampling` says which stay.
     """
     kept: list[Box] = []
+    alike: dict[str, list[Box]] = {}
     for box in sorted(_usable([*(priors.closed_set or []), *(priors.open_set or [])]), key=lambda b: -b["score"]):
-        if not any(_same_object(box, other, section) for other in kept):
+        same = alike.setdefault(box["label"].casefold(), [])
+        # Crowded pictures have thousands of boxes; those of other labels are looked at only where they may merge.
+        if not any(_same_object(box, other, section) for other in (kept if section.merge_iou_across else same)):
             kept.append(box)
+            same.append(box)
     return sorted(_sample(kept, section), key=lambda b: (-area(b), b["label"], b["x1"], b["y1"], b["x2"], b["y2"]))
 
 

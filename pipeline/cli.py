@@ -164,6 +164,23 @@ def ledger(
 
 
 @app.command()
+def prompt(
+    run_dir: RunDir,
+    uid: Annotated[str, typer.Option(help="of the row, or its first digits where they are no other's")],
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the model was sent about a row, or would be: texts, boxes, tokens, what was cut; and its answer."""
+    from pipeline.prompts import prompt_of, prompt_text
+
+    answer = prompt_of(run_dir, set_ or [], uid)
+    if as_json:
+        _print_json(answer)
+    else:
+        out.print(prompt_text(answer), soft_wrap=True, markup=False, highlight=False)
+
+
+@app.command()
 def verify(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Read every committed byte and check it: sha256, rows, and that every row ended once."""
     from pipeline.config import load_run

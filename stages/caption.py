@@ -3,18 +3,19 @@
 import io
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 from PIL import Image
 from pydantic import Field, model_validator
 
-from fusion.checkpoint import takes_boxes
-from fusion.checks import Caption, ChecksSection, Finding, FindingKind, check
-from fusion.client import Answer, BadInputError, ChatClient, Failure, Question, SamplingSection
+from fusion.budget import BudgetSection, tokenizer_identity
+from fusion.checks import Caption, ChecksSection, Finding, FindingKind, check, faultiness
+from fusion.client import Answer, ChatClient, Failure, Question, SamplingSection
 from fusion.engine import EngineSection, VLLMServer
+from fusion.notes import Cut
 from fusion.priors import Priors
 from fusion.prompt import Messages, Prompt, PromptSection
 from schemas.errors import RequestError, SetupError
@@ -22,7 +23,7 @@ from schemas.ledger import Drop, Reason
 from schemas.section import StageSection, runtime
 from schemas.tables import CAPTION
 from stages.base import POISON_DETAIL, MapStage, ShardInput, ShardOutput, align
-from stages.image_url import image_url
+from stages.caption_request import CaptionRequest, check_budget
 from stages.priors import DecidedPriors
 
 # A row that was under way at two deaths of the engine is asked alone; one that fells it twice more is poison.
@@ -35,6 +36,7 @@ class CaptionSection(StageSection, SamplingSection):
 
     engine: EngineSection = Field(description="which model answers, and how its server is run")
     prompt: PromptSection = Field(PromptSection(), description="how priors become a prompt")
+    budget: BudgetSection = Field(BudgetSection(), description="what a prompt may take of the engine's window")
     checks: ChecksSection = Field(ChecksSection(), description="where the checks draw their lines")
     reject_on: list[FindingKind] = Field(
         [FindingKind.EMPTY], description="findings that stop a row with reason caption_rejected"
@@ -99,7 +101,12 @@ class CaptionStage(MapStage):
         self._server: VLLMServer | None = None
 
     def models(self) -> dict[str, str]:
-        return {"engine": self.config.engine.identity(), "prompt": Prompt(self.config.prompt).version()}
+        tokenizer = tokenizer_identity(self.config.budget, self.config.engine)
+        return {
+            "engine": self.config.engine.identity(),
+            "prompt": Prompt(self.config.prompt).version(),
+            **({"tokenizer": tokenizer} if tokenizer is not None else {}),
+        }
 
     def decisions(self) -> dict[str, dict[str, Any]]:
         return self._priors.decisions()
@@ -118,9 +125,9 @@ class CaptionStage(MapStage):
                     f"caption.prompt.{expert} shows a prior of perceive.{expert}, which is null. Turn the expert on, "
                     f"or set caption.prompt.{expert}=false."
                 )
+        check_budget(self.config)
 
     def open(self) -> None:
-        self._prompt = Prompt(self.config.prompt)
         try:
             self._connect()
         except BaseException:
@@ -142,8 +149,8 @@ class CaptionStage(MapStage):
         self._restarts = 0
         if self._server is not None:
             self._server.forgive()
-        rows = _Rows(shard, self._priors)
-        stops = self._unready(rows) if self.config.require_priors else {}
+        rows = CaptionRows(shard, self._priors)
+        stops = self.unready(rows)
         judged: dict[int, _Judged] = {}
 
         ready = [i for i in range(len(rows.uids)) if i not in stops]
@@ -171,6 +178,7 @@ class CaptionStage(MapStage):
                 "completion_tokens": float(sum(a.completion_tokens for a in answers)),
                 "repairs_asked": float(asked_again),
                 "repaired": float(sum(one.repaired for one in judged.values())),
+                **_cut_metrics(rows.cuts.values()),
             },
         )
 
@@ -188,7 +196,10 @@ class CaptionStage(MapStage):
                     f"caption.engine.api_key_env names {engine.api_key_env}, which is not set where the caption worker "
                     "runs. Set it there (for a submitted run with `densefusion submit --env`)."
                 )
-        self._takes_boxes = takes_boxes(engine)
+        try:
+            self._request = CaptionRequest(self.config)
+        except RequestError as error:  # what is asked for is not there where the worker runs
+            raise SetupError(str(error)) from None
         while failure := self._probe(self.config.request_timeout_s, self.config.retries):
             if self._server is None or self._server.running():
                 raise SetupError(self._no_answer(failure))
@@ -206,7 +217,8 @@ class CaptionStage(MapStage):
         """Ask for one token about a grey square; None where the engine answers."""
         png = io.BytesIO()
         Image.new("RGB", (224, 224), (128, 128, 128)).save(png, "PNG")
-        question = self._asked(Messages("Answer in one word.", "What colour?"), image_url(png.getvalue(), 224))
+        messages = Messages("Answer in one word.", "What colour?")
+        question = self._request.question(messages, self._request.image_url(png.getvalue()))
         client = self._client(SamplingSection(max_tokens=1), timeout_s, retries)
         [result] = client.ask([lambda: question])
         return result if isinstance(result, Failure) else None
@@ -224,11 +236,6 @@ class CaptionStage(MapStage):
             retries=retries,
             alive=server.running if server is not None else lambda: True,
         )
-
-    def _asked(self, messages: Messages, url: str) -> Question:
-        """The request of one image; a model that looks at boxes gets those that the text shows."""
-        boxes = [[box["x1"], box["y1"], box["x2"], box["y2"]] for box in messages.boxes]
-        return Question(_openai_messages(messages, url), boxes if self._takes_boxes else None)
 
     def _ask(self, questions: list[Callable[[], Question]]) -> list[Answer | Failure | _Stop]:
         """An answer, failure or stop per question. Where the engine dies, it is restarted and only what is still
@@ -263,8 +270,11 @@ class CaptionStage(MapStage):
         self._restarts += restarted
         return restarted
 
-    def _unready(self, rows: "_Rows") -> dict[int, _Stop]:
+    def unready(self, rows: "CaptionRows") -> dict[int, _Stop]:
+        """The rows that are not asked about, because an expert failed on them and its prior is required."""
         stops: dict[int, _Stop] = {}
+        if not self.config.require_priors:
+            return stops
         for expert, table in rows.priors.items():
             for i, error in enumerate(table.column("error").to_pylist()):
                 if error is not None and i not in stops:
@@ -272,32 +282,32 @@ class CaptionStage(MapStage):
                     stops[i] = _Stop(reason, f"perceive.{expert}: {error}")
         return stops
 
-    def _question(self, rows: "_Rows", i: int) -> Callable[[], Question]:
+    def _question(self, rows: "CaptionRows", i: int) -> Callable[[], Question]:
         def question() -> Question:
-            try:
-                url = image_url(rows.image(i), self.config.image_max_side)
-            except ValueError as error:
-                raise BadInputError(str(error)) from error
-            return self._asked(self._prompt.render(rows.alt_texts[i], rows.priors_of(i)), url)
+            url = self._request.image_url(rows.image(i))
+            messages = self._request.prompt.render(rows.alt_texts[i], rows.priors_of(i))
+            rows.cuts[i] = messages.cut
+            return self._request.question(messages, url)
 
         return question
 
-    def _judge(self, rows: "_Rows", i: int, answer: Answer) -> _Judged:
+    def _judge(self, rows: "CaptionRows", i: int, answer: Answer) -> _Judged:
         caption = Caption(answer.text, answer.finish_reason)
         return _Judged(answer, check(caption, rows.priors_of(i), self.config.checks))
 
-    def _repair(self, rows: "_Rows", judged: dict[int, _Judged], stops: dict[int, _Stop]) -> int:
+    def _repair(self, rows: "CaptionRows", judged: dict[int, _Judged], stops: dict[int, _Stop]) -> int:
         """Give the findings of faulty captions back to the model, once; how many were asked again."""
         faulty = [i for i, one in judged.items() if one.kinds() & set(self.config.repair_on)]
 
         def question(i: int) -> Callable[[], Question]:
-            first, ask = judged[i], self._question(rows, i)
-            again = self._prompt.repair([f.detail for f in first.findings if f.kind in self.config.repair_on])
-            turns = [{"role": "assistant", "content": first.answer.text}, {"role": "user", "content": again}]
+            first, request = judged[i].answer.text, self._request
+            again = request.prompt.repair([f.detail for f in judged[i].findings if f.kind in self.config.repair_on])
+            turns = [{"role": "assistant", "content": first}, {"role": "user", "content": again}]
 
             def second() -> Question:
-                asked = ask()
-                return replace(asked, messages=[*asked.messages, *turns])
+                url = request.image_url(rows.image(i))
+                messages = request.prompt.render(rows.alt_texts[i], rows.priors_of(i), then=(first, again))
+                return request.question(messages, url, turns)
 
             return second
 
@@ -311,9 +321,13 @@ class CaptionStage(MapStage):
         return len(faulty)
 
 
-class _Rows:
+class CaptionRows:
     """The selected rows of one shard; measured priors and images are taken out one row at a time, a shard's worth is
-    large."""
+    large.
+
+    Attributes:
+        cuts: what the budget took of the prompts that were made so far, by row.
+    """
 
     def __init__(self, shard: ShardInput, priors: DecidedPriors) -> None:
         chosen = shard.tables["select"]
@@ -321,6 +335,7 @@ class _Rows:
         self.urls: list[str] = chosen.column("url").to_pylist()
         self.alt_texts: list[str | None] = chosen.column("alt_text").to_pylist()
         self.priors = {expert: align(shard.tables[f"perceive.{expert}"], self.uids) for expert in priors.experts}
+        self.cuts: dict[int, Cut] = {}
         self._decide = priors
         self._decided: dict[int, Priors] = {}
         self._images = shard.images
@@ -337,22 +352,24 @@ class _Rows:
         return self._decided[i]
 
 
-def _openai_messages(messages: Messages, url: str) -> list[dict[str, Any]]:
-    return [
-        {"role": "system", "content": messages.system},
-        {
-            "role": "user",
-            "content": [
-                {"type": "image_url", "image_url": {"url": url}},
-                {"type": "text", "text": messages.user},
-            ],
-        },
-    ]
+def _cut_metrics(cuts: Iterable[Cut]) -> dict[str, float]:
+    """What the budget took away, over the rows of a shard."""
+    some = [cut for cut in cuts if cut]
+    if not some:
+        return {"prompts_cut": 0.0}
+    return {
+        "prompts_cut": float(len(some)),
+        "prompts_too_long": float(sum(cut.too_long for cut in some)),
+        "cut_lines": float(sum(cut.lines for cut in some)),
+        "cut_boxes": float(sum(cut.boxes for cut in some)),
+        "cut_tags": float(sum(cut.tags for cut in some)),
+        "cut_chars": float(sum(cut.description_chars + cut.alt_chars for cut in some)),
+    }
 
 
 def _better(first: _Judged, second: _Judged) -> _Judged:
     """The second answer where it has fewer findings, else the first; the tokens of both."""
-    repaired = len(second.findings) < len(first.findings)
+    repaired = faultiness(second.findings) < faultiness(first.findings)
     chosen = second if repaired else first
     answer = Answer(
         chosen.answer.text,

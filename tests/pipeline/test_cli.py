@@ -14,6 +14,7 @@ COMMANDS = (
     "status",
     "explain",
     "ledger",
+    "prompt",
     "verify",
     "retry",
     "report",
