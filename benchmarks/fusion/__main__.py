@@ -70,7 +70,8 @@ NOTES = {
     "The demo's captioner": """\
 In brackets 95 % bootstrap intervals over pictures. `with`: it is given what the demo's experts and the page say;
 `without`: nothing but the picture; `list`: no model, the notes copied out. Detectors name no colours, so the list falls
-short of class and colour; by class alone it is better than the captioner without notes, and worse than with them. The
+short of class and colour, and of the captioner without notes, which sees colours itself: there the expected order does
+not hold. By class alone the list is a little better than the captioner without notes, and worse than with them. The
 signs' words are in no training scene. The captioner was made by the command on its card
 (`demo/weights/trained/captioner`, with the log of its training): 3,283 steps of 256 rows, 7 minutes of an H200.""",
     "Connectors against": """\
@@ -110,7 +111,7 @@ def page(answer: dict[str, Any]) -> str:
     for title, (head, *rows) in tables(answer).items():
         lines += ["", f"## {title}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         lines += [f"| {' | '.join(row)} |" for row in rows]
-        lines += ["", *(note for start, note in NOTES.items() if title.startswith(start))]
+        lines += [line for start, note in NOTES.items() if title.startswith(start) for line in ("", note)]
     return "\n".join(lines).rstrip() + "\n"
 
 
