@@ -42,7 +42,8 @@ class Target:
     """What is to be reached.
 
     Attributes:
-        met: of the figures {captioner: {measure: value}}.
+        met: whether it was.
+        found: the values that say so.
     """
 
     words: str
