@@ -60,7 +60,7 @@ def choose_boxes(priors: Priors, section: BoxChoiceSection) -> list[Box]:
     for box in sorted(_usable([*(priors.closed_set or []), *(priors.open_set or [])]), key=lambda b: -b["score"]):
         same = alike.setdefault(box["label"].casefold(), [])
         # Crowded pictures have thousands of boxes; those of other labels are looked at only where they may merge.
-        if not any(_same_object(box, other, section) for other in (kept if section.merge_iou_across else same)):
+        if not any(same_object(box, other, section) for other in (kept if section.merge_iou_across else same)):
             kept.append(box)
             same.append(box)
     return sorted(_sample(kept, section), key=lambda b: (-area(b), b["label"], b["x1"], b["y1"], b["x2"], b["y2"]))
@@ -80,7 +80,8 @@ def iou(a: Box, b: Box) -> float:
     return shared / union if union else 0.0
 
 
-def _same_object(a: Box, b: Box, section: BoxChoiceSection) -> bool:
+def same_object(a: Box, b: Box, section: BoxChoiceSection) -> bool:
+    """Whether two boxes are merged: one label by `merge_iou`, different ones by `merge_iou_across`."""
     alike = a["label"].casefold() == b["label"].casefold()
     least = section.merge_iou if alike else section.merge_iou_across
     return least is not None and iou(a, b) >= least

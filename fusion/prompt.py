@@ -10,7 +10,7 @@ the text fits; the instructions always stay.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -133,14 +133,19 @@ class Prompt:
         """
         shortening = Shortening(notes, budget.keep_lines, budget.keep_boxes)
 
-        def fits(steps: int) -> bool:
+        @cache
+        def shown(steps: int) -> tuple[Notes, str]:
             left = shortening.after(steps)
-            return self._spent(self._user(left, priors), left) + taken <= budget.tokens
+            return left, self._user(left, priors)
+
+        def fits(steps: int) -> bool:
+            left, user = shown(steps)
+            return self._spent(user, left) + taken <= budget.tokens
 
         steps = least_that_fits(shortening.steps, fits)
-        left = shortening.after(shortening.steps if steps is None else steps)
+        left, user = shown(shortening.steps if steps is None else steps)
         cut = shortening.cut(left, too_long=steps is None)
-        return Messages(self._system, self._user(left, priors), left.boxes, cut)
+        return Messages(self._system, user, left.boxes, cut)
 
     def _spent(self, user: str, notes: Notes) -> int:
         """Tokens of system text, a user text and the boxes beside it."""

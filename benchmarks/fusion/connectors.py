@@ -22,6 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from demo.captioner.rows import PROMPT
+
 FIGURES = "figures.json"
 MEASURES = (
     "object_f1",
@@ -32,8 +34,6 @@ MEASURES = (
     "text_copied",
     "false_boxes_repeated",
 )
-PROMPT = {"template": "tuned_engine.v1", "tags": True, "depth": True, "max_boxes": 12, "max_ocr_lines": 8}
-"""As `caption.prompt` of the demo's preset."""
 _CLIP = {"vision": {"model": "vision"}}
 _FLORENCE_PROMPTS = (
     (0, 434, 438, 503, 456, 436, 461, 443, 499, 313, 462, 17, 2),

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from fusion.box_choice import iou
 from fusion.checks.nouns import nouns
 from fusion.checks.reading import read
 from fusion.checks.section import ChecksSection
@@ -19,17 +20,24 @@ class Thing:
 
     Attributes:
         names: categories that its boxes have.
-        box: x1, y1, x2, y2 as fractions of the image's width and height: its best box.
-        score: of that.
+        best: the box of the best score.
         experts: detectors that saw it.
         nearness: by the depth prior, 0 far to 1 near; None where it is not known.
     """
 
     names: frozenset[str]
-    box: tuple[float, float, float, float]
-    score: float
+    best: Box
     experts: frozenset[str]
     nearness: float | None = None
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """x1, y1, x2, y2 of the best box, as fractions of the image's width and height."""
+        return self.best["x1"], self.best["y1"], self.best["x2"], self.best["y2"]
+
+    @property
+    def score(self) -> float:
+        return self.best["score"]
 
     @property
     def middle(self) -> tuple[float, float]:
@@ -81,7 +89,7 @@ class Seen:
         for thing in self.things(category):
             plain = any(nouns().is_kind(name, category) for name in thing.names)
             if plain and (len(thing.experts) > 1 or thing.score >= self._section.sure_score):
-                found += [] if any(_iou(thing.box, one.box) >= _SAME for one in found) else [thing]
+                found += [] if any(iou(thing.best, one.best) >= _SAME for one in found) else [thing]
         return found
 
     def _doubtless(self, things: list[Thing], fit: set[str]) -> list[Thing]:
@@ -94,7 +102,7 @@ class Seen:
         def alone(thing: Thing) -> bool:
             return "closed_set" not in thing.experts and (
                 thing.score < self._section.open_score
-                or any(box["score"] > thing.score and _iou(_corners(box), thing.box) >= _SAME for box in others)
+                or any(box["score"] > thing.score and iou(box, thing.best) >= _SAME for box in others)
             )
 
         return [thing for thing in things if not alone(thing)]
@@ -108,9 +116,8 @@ def _merged(boxes: Iterable[Box], nearness: dict[tuple[str, int], float]) -> lis
     """Boxes that overlap are one thing, whose best box stays."""
     things: list[Thing] = []
     for box in sorted(boxes, key=lambda one: -one["score"]):
-        corners = _corners(box)
         name = frozenset({nouns().category(box["label"])})
-        overlaps = [(_iou(thing.box, corners), i) for i, thing in enumerate(things)]
+        overlaps = [(iou(thing.best, box), i) for i, thing in enumerate(things)]
         same = [
             (overlap, i)
             for overlap, i in overlaps
@@ -122,17 +129,5 @@ def _merged(boxes: Iterable[Box], nearness: dict[tuple[str, int], float]) -> lis
             things[i] = replace(thing, names=thing.names | name, experts=thing.experts | {box["expert"]})
         else:
             near = nearness.get((box["expert"], box["anchor"]))
-            things.append(Thing(name, corners, box["score"], frozenset({box["expert"]}), near))
+            things.append(Thing(name, box, frozenset({box["expert"]}), near))
     return things
-
-
-def _corners(box: Box) -> tuple[float, float, float, float]:
-    return box["x1"], box["y1"], box["x2"], box["y2"]
-
-
-def _iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    common = width * height
-    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusion.box_choice import iou
+from fusion.box_choice import BoxChoiceSection, same_object
 from fusion.priors import Box
 from pipeline.report.curation import Curation
 from pipeline.report.overlays import Shape, shapes
@@ -16,7 +16,7 @@ from pipeline.report.page import render
 from pipeline.report.pictures import disparity_uri, thumbnail_uri
 from schemas.summary import RunSummary
 
-_ALIKE = 0.6  # as caption.prompt.merge_iou
+_MERGED = BoxChoiceSection()
 _DRAWN = 20  # shapes of one expert that are drawn over an image; more hide it, and all are listed
 
 
@@ -101,13 +101,9 @@ def _nearest_first(priors: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     told: list[tuple[Box, str]] = []
     for depth in depths:
         box = boxes.get((depth["expert"], depth["anchor"]))
-        if box is not None and not any(_same_thing(box, other) for other, _ in told):
+        if box is not None and not any(same_object(box, other, _MERGED) for other, _ in told):
             told.append((box, depth["band"]))
     return [(box["label"], band) for box, band in told]
-
-
-def _same_thing(a: Box, b: Box) -> bool:
-    return a["label"] == b["label"] and iou(a, b) >= _ALIKE
 
 
 def _values(prior: dict[str, Any]) -> dict[str, str]:
