@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextProcessor
+from transformers import AutoProcessor, LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextProcessor
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 from benchmarks.fusion.llava import CHAT_TEMPLATE, _rename_tower, _speakable, _spread
@@ -21,6 +21,7 @@ from benchmarks.fusion.serving import CASES, Case, cases
 from benchmarks.fusion.tiny import PATCH, SIDE, tiny_model, tiny_processor, tiny_tokenizer, vit
 from fusion.client import Answer, ChatClient, Failure, Question, SamplingSection
 from fusion.engine import EngineSection, VLLMServer
+from fusion.model import register
 
 pytestmark = pytest.mark.vllm
 
@@ -50,7 +51,9 @@ class Served:
     def __init__(self, folder: Path, model: Any, processor: Any) -> None:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        self.model, self.processor = model.eval(), processor
+        register()
+        # As the engine loads it: transformers may choose another resampling backend than the one that was saved.
+        self.model, self.processor = model.eval(), AutoProcessor.from_pretrained(folder)
         # Two pictures, which is more than the caption stage asks about at once.
         extra = ["--limit-mm-per-prompt", '{"image": 2}']
         section = EngineSection(
