@@ -26,9 +26,10 @@ def summarise(config: Config, storage: Storage, stages: list[Stage], plans: list
             if models and name not in ("ingest", "package")
         },
         prompt_version=identities["caption"].get("prompt", ""),
-        engine=config.caption.engine.base_url or "vLLM, started by the caption workers",
+        engine=", ".join(config.caption.engine.urls) or "vLLM, started by the caption workers",
         notes=tuple(config.notes),
         allow_hosts=tuple(config.download.allow_hosts),
+        languages=tuple(config.export.card.language),
     )
 
 

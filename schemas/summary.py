@@ -58,6 +58,7 @@ class RunSummary:
         engine: what answered the chat API.
         notes: what a reader must know before trusting the data, one sentence each.
         allow_hosts: hosts that the fetcher's address policy was told to let through.
+        languages: of the captions, ISO 639-1.
     """
 
     name: str
@@ -68,6 +69,7 @@ class RunSummary:
     engine: str = ""
     notes: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ("en",)
 
     @property
     def funnel(self) -> tuple[StageSummary, ...]:

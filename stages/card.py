@@ -7,6 +7,7 @@ from pydantic import Field
 
 from schemas.section import Section
 from schemas.summary import RunSummary
+from stages.caption_figures import caption_table
 from stages.markdown import markdown_environment
 
 # The Hub's own steps for `size_categories`.
@@ -52,6 +53,7 @@ def render_card(summary: RunSummary, section: CardSection) -> str:
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
         title=section.title or summary.name,
         run=summary,
+        captions=caption_table(summary),
         card=section,
         notes=[*summary.notes, *section.notes],
     )

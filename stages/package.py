@@ -18,6 +18,7 @@ from pydantic import Field
 from schemas.section import StageSection
 from schemas.tables import PACKAGE, SCORE_COLUMNS
 from stages.base import ImageSource, MapStage, ShardInput, ShardOutput, align
+from stages.caption_figures import caption_metrics
 from stages.priors import DecidedPriors
 from stages.tar import DeterministicTar
 
@@ -80,7 +81,10 @@ class PackageStage(MapStage):
         return ShardOutput(
             rows=pa.Table.from_pylist(rows, schema=PACKAGE),
             files={"dataset": path},
-            metrics={"bytes": float(path.stat().st_size)},
+            metrics={
+                "bytes": float(path.stat().st_size),
+                **caption_metrics(uids, captions.column("caption").to_pylist()),
+            },
         )
 
     def _write_sample(

@@ -15,6 +15,7 @@ from pipeline.report.numbers import count, duration, percent, rate, size
 from pipeline.report.overlays import shapes
 from pipeline.report.pictures import disparity_uri, thumbnail_uri
 from schemas.summary import RunSummary, StageSummary
+from stages.caption_figures import caption_metrics
 from tests.photographs import encoded
 
 SUMMARY = RunSummary("tiny", (StageSummary("ingest", 10, 8, {"no_url": 2}), StageSummary("package", 8, 8)))
@@ -89,6 +90,19 @@ def test_depths_scores_and_experts_of_ones_own_are_shown() -> None:
         r"sharpness</h3>\s*<ul[^>]*><li>variance <span[^>]*>93.25</span></li><li>blurred <span[^>]*>False", html
     )
     assert re.search(r"aesthetic</h3>\s*<ul[^>]*><li>score <span[^>]*>5.5</span>", html)
+
+
+def test_captions_are_shown_in_figures_where_they_were_counted() -> None:
+    counted = StageSummary("package", 1, 1, metrics=caption_metrics(["a"], ["Two cats sleep near a tree. They dream."]))
+    run = RunSummary("a<b", (counted,))
+    html = " ".join(render_report(run, []).split())
+    cells = "".join(f"<td>{cell}</td>" for cell in ["39", "8", "2.0", "25.0 %", "0.0 %", "0.0 %", "25.0 %", "12.5 %"])
+    assert f'<tr class="own"><th scope="row">a&lt;b</th>{cells}</tr>' in html
+    assert '<th scope="row">DenseFusion-1M</th><td>1,130</td>' in html
+    assert "means of 1 captions, and each class's share of the words of 1 of them" in html
+    german = " ".join(render_report(replace(run, languages=("de", "fr")), []).split())
+    assert "<td>2.0</td><td>–</td>" in german and "said to be in de, fr." in german
+    assert "Captions in figures" not in render_report(SUMMARY, [])
 
 
 def test_an_unfinished_run_says_so() -> None:

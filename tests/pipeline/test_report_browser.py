@@ -16,6 +16,7 @@ from pipeline.report.build import ReportSample, render_report
 from pipeline.report.curation import curation
 from pipeline.store import CommittedImages
 from schemas.summary import RunSummary, StageSummary
+from stages.caption_figures import caption_metrics
 from tests.fakes.pictured_run import Pictured, pictured_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -50,7 +51,20 @@ SUMMARY = RunSummary(
         StageSummary("perceive.ocr", 400, 400, {}, 4, 4, seconds=350, workers=1, bytes=150_000),
         StageSummary("perceive.depth", 400, 400, {}, 4, 4, seconds=280, workers=1, bytes=9_000_000),
         StageSummary("caption", 400, 380, {"caption_rejected": 20}, 4, 3, failed=1, seconds=2100, workers=1, retries=3),
-        StageSummary("package", 380, 380, {}, 4, 3, seconds=4, workers=1, bytes=80_000_000),
+        StageSummary(
+            "package",
+            380,
+            380,
+            {},
+            shards=4,
+            committed=3,
+            seconds=4,
+            workers=1,
+            bytes=80_000_000,
+            metrics=caption_metrics(
+                [f"{i:032x}" for i in range(380)], ["Two cats sleep on a very old red sofa. "] * 380
+            ),
+        ),
     ),
     sources=("laion-sample.parquet",),
     models={"embed": "org/clip@abc", "perceive.ocr": "rapidocr PP-OCRv4", "caption": "folder:0123456789abcdef" * 4},

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
 from schemas.summary import RunSummary, StageSummary
+from stages.caption_figures import caption_metrics
 from stages.card import CardSection, render_card, size_category
 
 SUMMARY = RunSummary(
@@ -40,6 +43,23 @@ def test_the_card_tells_the_funnel_the_opt_outs_the_models_and_the_notes() -> No
     assert "- Captions are noise: the model's weights are random.\n- Faces are not blurred.\n" in text
     assert "write to removal@example.org" in text
     assert "2,400 images with long captions, out of 5,000 rows" in text and "(laion.parquet)" in text
+
+
+def test_the_card_shows_the_captions_in_figures_beside_the_published_ones() -> None:
+    counted = StageSummary("package", 1, 1, metrics=caption_metrics(["a"], ["Two cats sleep near a tree. They dream."]))
+    run = replace(SUMMARY, name="cats|2026", stages=(*SUMMARY.stages[:-1], counted))
+    lines = render_card(run, CardSection()).splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("| dataset | characters |"))
+    assert lines[first + 1].count("---") == lines[first].count("|") - 1
+    assert lines[first + 2] == "| cats\\|2026 | 39 | 8 | 2.0 | 25.0 % | 0.0 % | 0.0 % | 25.0 % | 12.5 % |"
+    assert lines[first + 3].startswith("| DenseFusion-4V-100K | 1,253 | 206 | 11.2 | 27.9 % |")
+    assert lines[first + 4].endswith("| 12.0 % | 0.85 % |") and lines[first + 5] == ""
+    german = render_card(replace(run, languages=("de",)), CardSection(language=["de"]))
+    assert "| 39 | 8 | 2.0 | – | – | – | – | – |" in german and "said to be in de." in german
+
+
+def test_the_card_is_silent_about_captions_that_were_not_counted() -> None:
+    assert "Captions in figures" not in render_card(SUMMARY, CardSection())
 
 
 def test_the_card_says_that_there_is_no_contact() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from schemas import tables
 from schemas.errors import ContractError
+from stages.caption_figures import caption_metrics
 from stages.package import PackageSection, PackageStage, canonical_json
 from stages.priors import DecidedPriors
 from stages.tar import DeterministicTar
@@ -91,6 +92,15 @@ def test_depth_maps_are_members_only_where_asked_for(tmp_path: Path) -> None:
     with tarfile.open(package_stage(depth_maps=True).process(shard).files["dataset"]) as tar:
         names = tar.getnames()
     assert names[:4] == [f"{uid_of(0)}.{ext}" for ext in ("jpg", "txt", "json", "depth.png")]
+
+
+def test_metrics_tell_the_size_of_the_tar_and_of_the_captions(tmp_path: Path) -> None:
+    shard = shard_input(tmp_path)
+    output = package_stage().process(shard)
+    captions = shard.tables["caption"]
+    counted = caption_metrics(captions.column("uid").to_pylist(), captions.column("caption").to_pylist())
+    assert counted["captions"] == 6 and counted["caption_words"] > 0
+    assert output.metrics == {"bytes": float(output.files["dataset"].stat().st_size), **counted}
 
 
 def test_a_shard_without_captions_is_an_empty_tar(tmp_path: Path) -> None:
