@@ -118,7 +118,7 @@ class Prompt:
             lines=self._lines(priors),
         )
         if self._budget is None:
-            return Messages(self._system, self._user(notes, priors), notes.boxes)
+            return Messages(self.system, self._user(notes, priors), notes.boxes)
         return self._fitted(self._budget, notes, priors, sum(map(self._budget.counter.count, then)))
 
     def repair(self, findings: list[str]) -> str:
@@ -145,7 +145,7 @@ class Prompt:
         steps = least_that_fits(shortening.steps, fits)
         left, user = shown(shortening.steps if steps is None else steps)
         cut = shortening.cut(left, too_long=steps is None)
-        return Messages(self._system, user, left.boxes, cut)
+        return Messages(self.system, user, left.boxes, cut)
 
     def _spent(self, user: str, notes: Notes) -> int:
         """Tokens of system text, a user text and the boxes beside it."""
@@ -171,13 +171,14 @@ class Prompt:
         return [line for line in cleaned if line.text][: section.max_ocr_lines]
 
     @cached_property
-    def _system(self) -> str:
+    def system(self) -> str:
+        """The text that every request begins with."""
         return self._block("system", word_target=self._section.word_target)
 
     @cached_property
     def _system_tokens(self) -> int:
         assert self._budget is not None
-        return self._budget.counter.count(self._system)
+        return self._budget.counter.count(self.system)
 
     def _block(self, name: str, **values: object) -> str:
         return "".join(self._template.blocks[name](self._template.new_context(values))).strip()

@@ -41,7 +41,9 @@ err = Console(stderr=True)
 
 RunDir = Annotated[str, typer.Argument(metavar="RUN", help="run directory")]
 RunDirOption = Annotated[str, typer.Option("--run-dir", metavar="DIR", help="run directory; made if missing")]
-ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="preset (demo, single-node, densefusion-1m) or YAML")]
+ConfigArg = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="preset (demo, single-node, densefusion-1m, meta-set) or YAML")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting, e.g. caption.max_tokens=96")
 ]
@@ -178,6 +180,34 @@ def prompt(
         _print_json(answer)
     else:
         out.print(prompt_text(answer), soft_wrap=True, markup=False, highlight=False)
+
+
+@app.command()
+def cost(run_dir: RunDir, as_json: AsJson = False) -> None:
+    """Add up what the captions have cost, where caption.spend has prices: by model, per thousand, and what is left."""
+    from pipeline.cost import cost_of, money, nothing_paid
+
+    answer = cost_of(run_dir)
+    if as_json:
+        _print_json(answer)
+        return
+    if not answer["models"]:
+        out.print(nothing_paid(answer), soft_wrap=True, markup=False, highlight=False)
+    else:
+        columns = ("answers", "images", "prompt tokens", "of them cached", "answer tokens", "cost", "per 1,000 images")
+        table = Table("model", *columns, box=None, pad_edge=False)
+        for one in answer["models"]:
+            names = ("answers", "images", "prompt_tokens", "cached_tokens", "completion_tokens")
+            prices = (money(one[name], one["currency"]) for name in ("cost", "per_thousand_images"))
+            table.add_row(Text(one["model"]), *(f"{one[name]:,}" for name in names), *map(Text, prices))
+        out.print(table)
+    for one in answer["total"]:
+        each = one["per_thousand_captions"]
+        kept = f"; {money(each, one['currency'])} per 1,000 of {answer['captions']:,} captions" if each else ""
+        out.print(f"spent: {money(one['cost'], one['currency'])}{kept}", markup=False, highlight=False)
+    if (budget := answer["budget"]) is not None:
+        left, limit = (money(budget[name], budget["currency"]) for name in ("left", "budget"))
+        out.print(f"left of the budget: {left} of {limit}", markup=False, highlight=False)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from pipeline.storage import open_storage
 from schemas.errors import RequestError
 from schemas.section import Section, runtime
 from schemas.settings import Shelf, validated
-from stages.caption import CaptionSection
+from stages.caption_section import CaptionSection
 from stages.cluster import ClusterSection
 from stages.dedup import DedupSection
 from stages.download import DownloadSection

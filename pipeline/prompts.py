@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from fusion.budget import counts_as_the_worker
-from fusion.client import BadInputError
+from fusion.engine import BadInputError
 from fusion.prompt import Messages
 from fusion.tokens import Estimate, ModelTokenizer, fetched_tokenizer_file, tokenizer_file
 from pipeline.config import load_run, override_config
@@ -28,8 +28,10 @@ from pipeline.work import inputs_of
 from schemas.errors import IncompleteRunError, RequestError
 from schemas.section import ModelRef
 from stages.base import ShardInput, Stage
-from stages.caption import CaptionRows, CaptionSection, CaptionStage
+from stages.caption import CaptionStage
 from stages.caption_request import CaptionRequest
+from stages.caption_rows import CaptionRows
+from stages.caption_section import CaptionSection
 from stages.priors import DecidedPriors
 
 _UID = re.compile(r"[0-9a-f]{1,32}")

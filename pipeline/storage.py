@@ -82,8 +82,12 @@ class Storage(ABC):
         """A folder of a stage's own that outlives attempts, with what lies in it."""
 
     @abstractmethod
-    def drop_kept(self, stage: str) -> None:
-        """Remove every such folder of a stage."""
+    def drop_kept(self, stage: str, name: str | None = None) -> None:
+        """Remove such a folder of a stage, or all of them."""
+
+    @abstractmethod
+    def lasting(self, stage: str) -> Path:
+        """A folder of a stage's own that is never removed."""
 
     def exists(self, key: str) -> bool:
         try:
@@ -185,8 +189,13 @@ class LocalStorage(Storage):
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def drop_kept(self, stage: str) -> None:
-        shutil.rmtree(self.root / ".kept" / stage, ignore_errors=True)
+    def drop_kept(self, stage: str, name: str | None = None) -> None:
+        shutil.rmtree(self.root / ".kept" / stage / (name or ""), ignore_errors=True)
+
+    def lasting(self, stage: str) -> Path:
+        folder = self.root / stage / "lasting"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     @contextlib.contextmanager
     def _temporary(self, key: str, data: bytes) -> Iterator[Path]:

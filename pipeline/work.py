@@ -9,7 +9,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.fingerprint import Components, digest, stage_identity, with_inputs
 from pipeline.gather import GatherReader, Spread, done_here
+from pipeline.memory import EarlierFiles, StageMemory
 from pipeline.store import CommittedImages, Store, check_output, gather_digest
 from schemas.commit import CommitRecord, DataObject, FailureRecord, Worker
 from schemas.errors import ContractError, SetupError
@@ -67,6 +68,7 @@ class Work:
         self.spread = spread
         self.identity = stage_identity(stage)
         self.images = CommittedImages(store)
+        self._earlier = EarlierFiles(store, stage.name)
         self._opened = False
 
     def run(self, shard: str) -> State:
@@ -121,6 +123,7 @@ class Work:
 
     def _map(self, stage: MapStage, begun: Begun, *, isolate: bool) -> CommitRecord:
         given = self.shard_input(stage, begun.shard, begun.scratch)
+        given.memory = StageMemory(self._earlier, begun.shard)
         assert stage.rows_from is not None
         uids = given.tables[stage.rows_from].column("uid").to_pylist()
         poison = self.find_poison(begun.shard, uids) if isolate and self.find_poison is not None else []
@@ -129,7 +132,9 @@ class Work:
         check_output(stage.name, stage.schema, {begun.shard: output}, uids)
         objects = [self.store.put_rows(stage.name, begun.shard, begun.attempt, output.rows, begun.scratch)]
         objects += self._files(begun.shard, begun.attempt, output)
-        return self._publish(begun, [output], objects, len(uids))
+        record = self._publish(begun, [output], objects, len(uids))
+        self.store.storage.drop_kept(stage.name, begun.shard)
+        return record
 
     def _gather(self, stage: GatherStage, begun: Begun) -> CommitRecord:
         self._open()
@@ -244,7 +249,7 @@ def without_rows(given: ShardInput, rows_from: str, uids: set[str]) -> ShardInpu
     """The same shard with some rows taken out of the table that says which rows there are."""
     rows = given.tables[rows_from]
     kept = rows.filter(pa.array([uid not in uids for uid in rows.column("uid").to_pylist()], pa.bool_()))
-    return ShardInput(given.shard, {**given.tables, rows_from: kept}, given.images, given.scratch)
+    return replace(given, tables={**given.tables, rows_from: kept})
 
 
 def process_without(stage: MapStage, given: ShardInput, poison: set[str]) -> ShardOutput:

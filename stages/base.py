@@ -29,6 +29,20 @@ class ImageSource(Protocol):
     def read(self, shard: str, offset: int, size: int) -> bytes: ...
 
 
+class ShardMemory(Protocol):
+    """What a map stage leaves behind beside its output, for later attempts at a shard and for whoever counts."""
+
+    def kept(self) -> Path:
+        """A folder of this shard's own that outlives an attempt which is killed, whatever the fingerprint of the next;
+        removed after the commit."""
+
+    def earlier(self, kind: str) -> Iterator[Path]:
+        """Files of a kind that the stage's commits named when this worker first asked, this shard's own first."""
+
+    def lasting(self) -> Path:
+        """A folder of the stage's own that is never removed."""
+
+
 @dataclass
 class ShardInput:
     """One shard as a map stage sees it.
@@ -39,12 +53,14 @@ class ShardInput:
             `rows_from` says which rows there are; others hold at least those uids, in any order.
         images: the original bytes.
         scratch: an empty folder of this attempt's own, on the run's file system where it has one; removed afterwards.
+        memory: None where nothing is to be left behind: a probe, a look at one row.
     """
 
     shard: str
     tables: dict[str, pa.Table]
     images: ImageSource
     scratch: Path
+    memory: ShardMemory | None = None
 
 
 @dataclass

@@ -3,24 +3,30 @@
 `densefusion prompt` shows what is made here, so nothing else may put a request together.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fusion.budget import Budget, budget_of, counts_as_the_worker
 from fusion.checkpoint import takes_boxes
-from fusion.client import BadInputError, Question
+from fusion.engine import BadInputError, Question, SamplingSection
 from fusion.prompt import Messages, Prompt
 from stages.image_url import image_url
 
 if TYPE_CHECKING:
-    from stages.caption import CaptionSection
+    from stages.caption_section import CaptionSection
 
+Turns = Sequence[dict[str, Any]]
 BOX_TOKENS = 1
 """Of each box, in the engines that look at boxes (fusion.model.processing)."""
 
 
 class CaptionRequest:
     """Makes requests by a caption section.
+
+    Args:
+        engine: identity of what answers.
 
     Attributes:
         prompt: renders within `budget`.
@@ -30,8 +36,9 @@ class CaptionRequest:
         RequestError: the template or the tokenizer cannot be had, or the instructions alone do not fit.
     """
 
-    def __init__(self, config: "CaptionSection") -> None:
+    def __init__(self, config: "CaptionSection", engine: str = "") -> None:
         self._config = config
+        self._engine = engine
         self.boxes_beside = takes_boxes(config.engine)
         self.budget = _budget(config, self.boxes_beside)
         self.prompt = Prompt(config.prompt, self.budget)
@@ -44,14 +51,34 @@ class CaptionRequest:
         except ValueError as error:
             raise BadInputError(str(error)) from error
 
-    def question(self, messages: Messages, url: str, turns: Sequence[dict[str, Any]] = ()) -> Question:
+    def key(self, messages: Messages, sha256: str, turns: Turns = ()) -> str:
+        """32 hex digits of everything that an answer depends on.
+
+        Args:
+            sha256: of the image's original bytes.
+        """
+        config = self._config
+        boxes = [[box["x1"], box["y1"], box["x2"], box["y2"]] for box in messages.boxes] if self.boxes_beside else None
+        said = {
+            "engine": [self._engine, config.engine.decides()],
+            "sampling": {name: getattr(config, name) for name in SamplingSection.model_fields},
+            "structured": config.structured.decides() if config.structured is not None else None,
+            "image": [sha256, config.image_max_side],
+            "messages": [messages.system, messages.user, list(turns)],
+            "boxes": boxes,
+        }
+        canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    def question(self, messages: Messages, url: str, turns: Turns = (), affinity: str = "") -> Question:
         """One request: system text first, the same for every row, then the picture, then the notes.
 
         Args:
             turns: of the conversation so far, after the first question.
         """
         boxes = [[box["x1"], box["y1"], box["x2"], box["y2"]] for box in messages.boxes]
-        return Question([*_openai_messages(messages, url), *turns], boxes if self.boxes_beside else None)
+        asked = [*_openai_messages(messages, url), *turns]
+        return Question(asked, boxes if self.boxes_beside else None, affinity)
 
 
 def check_budget(config: "CaptionSection") -> None:

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.fusion.tiny import CONNECTORS, tiny_model, tiny_processor
 from benchmarks.machine import machine
-from fusion.engine import CPU_ENVIRONMENT
+from fusion.engine.server import CPU_ENVIRONMENT
 from fusion.model import register
 from fusion.model.connectors import connector_of
 

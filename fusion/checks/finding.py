@@ -9,6 +9,7 @@ class FindingKind(StrEnum):
     """What can be wrong with a caption; the values go into the caption table. docs/checks.md has an entry for each."""
 
     EMPTY = "empty"
+    MALFORMED = "malformed"
     TRUNCATED = "truncated"
     REPETITION = "repetition"
     UNSEEN_TEXT = "unseen_text"
@@ -35,5 +36,5 @@ class Finding:
 
 
 def faultiness(findings: Sequence[Finding]) -> tuple[bool, int]:
-    """By which two captions are compared, less is better: an empty one, which has one finding, is worse than any."""
-    return any(one.kind == FindingKind.EMPTY for one in findings), len(findings)
+    """By which two captions are compared, less is better: one that is none, with its one finding, is worse than any."""
+    return any(one.kind in (FindingKind.EMPTY, FindingKind.MALFORMED) for one in findings), len(findings)

@@ -1,28 +1,37 @@
-"""Asking an engine over the OpenAI chat API: many rows at once, every row with an answer or a failure of its own."""
+"""Asking engines over the OpenAI chat API: many rows at once, every row with a result of its own."""
 
 import asyncio
 import contextlib
+import functools
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field
 
+from fusion.engine.answers import Answer, BadInputError, Failure, Question, answer_of
+from fusion.engine.endpoints import Endpoint, Endpoints
+from fusion.engine.pace import Pace, retry_after
 from schemas.section import Section
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import APIStatusError, AsyncOpenAI
 
-MessageList = list[dict[str, Any]]
+T = TypeVar("T")
+Talk = Generator[Question, Answer | Failure, T]
+"""What is said about one row: yields a question, is sent what came of it, and returns what came of the row."""
+
 # The request itself is at fault; asking again or elsewhere changes nothing.
 _ROW_FAULTS = {400, 413, 415, 422}
-_RETRIED = {408, 409, 425, 429}
+_RETRIED = {408, 409, 425}
+# Not so fast (429); overloaded, where it says until when (503), or by a status that some hosts made for it (529).
+_TOO_FAST = {429, 503, 529}
+# OpenAI's newer models want their limit by another name, which many other engines do not know.
+_NEWER = "Use 'max_completion_tokens'"
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 30.0
-
-
-class BadInputError(ValueError):
-    """A row's messages cannot be made (its image does not decode); the row fails alone."""
+CONNECT_S = 15.0
+"""Until an engine that is silent counts as one that cannot be reached: a machine that is gone refuses nothing."""
 
 
 class SamplingSection(Section):
@@ -35,139 +44,174 @@ class SamplingSection(Section):
     repetition_penalty: float = Field(1.0, gt=0, le=2, description="vLLM's; 1 is none, and then it is not sent")
 
 
-@dataclass(frozen=True)
-class Question:
-    """One request.
+class Hang:
+    """What tells a hung engine from a busy one: its own count of its work stands still while questions wait.
 
-    Attributes:
-        boxes: x1, y1, x2, y2 of each, 0 to 1 of the picture in the messages, for an engine that looks at boxes
-            (`fusion.checkpoint.takes_boxes`); None for any other.
+    Args:
+        progress: of the engine; a value that differs from the last where it has worked since.
+        limit_s: seconds without progress and without an answer.
     """
 
-    messages: MessageList
-    boxes: list[list[float]] | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the engine said, and the tokens it took."""
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a row has no answer.
-
-    Attributes:
-        asked: the engine had the request, so the row itself may be what felled it.
-        own: the row's own fault (a refused request, an image that does not decode); the engine is not in question.
-    """
-
-    detail: str
-    asked: bool = True
-    own: bool = False
+    def __init__(self, progress: Callable[[], Hashable], limit_s: float) -> None:
+        self.progress, self.limit_s = progress, limit_s
+        self.found = False
 
 
 class ChatClient:
-    """A bounded number of requests at once, finite retries, answers in the order of the questions.
+    """A bounded number of requests at once, finite retries, results in the order of the rows.
 
     Args:
-        base_url: of the API, up to and with `/v1`.
+        endpoints: engines of the same model; a question that one of them cannot be reached for goes to another.
         concurrency: requests under way at once.
         timeout_s: for one attempt, from connecting to the last byte.
-        retries: further attempts after 408, 409, 425, 429, 5xx, a lost connection or an answer that is no completion.
-            An attempt that ran into its deadline is not repeated: greedy decoding would take as long again.
+        retries: further attempts after 408, 409, 425, 5xx, a lost connection or an answer that is no completion. An
+            attempt that ran into its deadline is not repeated: greedy decoding would take as long again. Refusals for
+            the pace are waited out by `pace` and are not counted.
+        pace: limits of a hosted engine.
         alive: whether the engine's process lives; once it does not, nothing more is tried.
+        hang: ends all that is under way once the engine hangs.
     """
 
     def __init__(
         self,
-        base_url: str,
-        api_key: str,
+        endpoints: Sequence[Endpoint],
         model: str,
         sampling: SamplingSection,
         *,
         concurrency: int,
         timeout_s: float,
         retries: int,
+        further: dict[str, Any] | None = None,
+        pace: Pace | None = None,
         alive: Callable[[], bool] = lambda: True,
+        hang: Hang | None = None,
     ) -> None:
-        self._base_url, self._api_key, self._model = base_url, api_key, model
-        self._sampling = sampling
+        self._endpoints, self._model, self._sampling = Endpoints(endpoints), model, sampling
         self._concurrency, self._timeout_s, self._retries = concurrency, timeout_s, retries
+        self._further = further or {}
+        self._pace = pace or Pace()
         self._alive = alive
+        self._hang = hang
+        self._limit = "max_tokens"
+        self._answered = 0
+        self._deadlines: set[asyncio.Timeout] = set()
 
     def ask(self, questions: Sequence[Callable[[], Question]]) -> list[Answer | Failure]:
-        """One answer or failure per question, in order.
+        """One answer or failure per question, in order; questions are made when their turn comes."""
 
-        Questions are made when their turn comes, off the event loop, so that the encoded images of a whole shard are
-        never in memory at once. An exception of a question that is no BadInputError is raised.
+        def talk(make: Callable[[], Question]) -> Talk[Answer | Failure]:
+            return (yield make())
+
+        return self.converse([functools.partial(talk, make) for make in questions])
+
+    def converse(self, talks: Sequence[Callable[[], Talk[T]]]) -> list[T | Failure]:
+        """What each talk returns, in order; a failure where it raises BadInputError, or the engine is gone before it.
+
+        Talks are begun when their turn comes and run off the event loop, so that the encoded images of a whole shard
+        are never in memory at once. Another exception of a talk ends them all and is raised.
         """
-        return asyncio.run(self._ask_all(questions))
+        return asyncio.run(self._converse_all(talks))
 
-    async def _ask_all(self, questions: Sequence[Callable[[], Question]]) -> list[Answer | Failure]:
-        places = asyncio.Semaphore(self._concurrency)
+    async def _converse_all(self, talks: Sequence[Callable[[], Talk[T]]]) -> list[T | Failure]:
+        results: list[T | Failure] = [Failure("not begun", asked=False)] * len(talks)
+        waiting = iter(enumerate(talks))
 
-        async def one(make: Callable[[], Question]) -> Answer | Failure:
-            async with places:
-                if not self._alive():
-                    return Failure("the engine's process is gone", asked=False)
-                try:
-                    question = await asyncio.to_thread(make)
-                except BadInputError as error:
-                    return Failure(str(error), asked=False, own=True)
-                return await self._ask(client, question)
+        async def places() -> None:
+            for i, begin in waiting:
+                results[i] = await self._converse(clients, begin)
 
-        async with self._client() as client:
-            return await asyncio.gather(*(one(make) for make in questions))
+        watch = asyncio.create_task(self._watch(self._hang)) if self._hang else None
+        try:
+            async with self._clients() as clients:
+                await asyncio.gather(*(places() for _ in range(min(self._concurrency, len(talks)))))
+        finally:
+            if watch:
+                watch.cancel()
+        return results
+
+    async def _converse(self, clients: "dict[str, AsyncOpenAI]", begin: Callable[[], Talk[T]]) -> T | Failure:
+        if self._gone():
+            return Failure("the engine's process is gone", asked=False)
+        try:
+            talk = begin()
+            step: Any = await asyncio.to_thread(_step, talk, None)
+            while isinstance(step, Question):
+                step = await asyncio.to_thread(_step, talk, await self._ask(clients, step))
+        except BadInputError as error:
+            return Failure(str(error), asked=False, own=True)
+        return step.value
+
+    def _gone(self) -> bool:
+        return not self._alive() or (self._hang is not None and self._hang.found)
 
     @contextlib.asynccontextmanager
-    async def _client(self) -> "AsyncIterator[AsyncOpenAI]":
-        from openai import AsyncOpenAI
+    async def _clients(self) -> "AsyncIterator[dict[str, AsyncOpenAI]]":
+        """A client with its connections for each engine, by URL."""
+        from openai import AsyncOpenAI, Timeout
 
-        # Retries are ours: theirs go on for a dead engine, and repeat what ran into its deadline.
-        async with AsyncOpenAI(
-            base_url=self._base_url, api_key=self._api_key, max_retries=0, timeout=self._timeout_s
-        ) as client:
-            yield client
+        limits = Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s))
+        async with contextlib.AsyncExitStack() as stack:
+            yield {
+                # Retries are ours: theirs go on for a dead engine, and repeat what ran into its deadline.
+                one.base_url: await stack.enter_async_context(
+                    AsyncOpenAI(base_url=one.base_url, api_key=one.api_key, max_retries=0, timeout=limits)
+                )
+                for one in self._endpoints
+            }
 
-    async def _ask(self, client: "AsyncOpenAI", question: Question) -> Answer | Failure:
+    async def _ask(self, clients: "dict[str, AsyncOpenAI]", question: Question) -> Answer | Failure:
         from openai import APIConnectionError, APIStatusError, OpenAIError
 
-        last = ""
-        for attempt in range(self._retries + 1):
-            wait = _BACKOFF_S * 2**attempt * random.uniform(0.75, 1.25)
+        last, attempt, refusals, waited = "", 0, 0, 0.0
+        while True:
+            await self._pace.turn()
+            backoff = min(_BACKOFF_S * 2 ** (attempt + refusals), _MAX_BACKOFF_S) * random.uniform(0.75, 1.25)
+            endpoint, limit = self._endpoints.pick(question.affinity), self._limit
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    return _answer(await self._complete(client, question))
+                async with self._deadline():
+                    answer = answer_of(await self._complete(clients[endpoint.base_url], question))
+                self._answered += 1
+                self._pace.took(answer.prompt_tokens + answer.completion_tokens)
+                return answer
             except TimeoutError:
+                if self._hang and self._hang.found:
+                    return Failure(f"the engine made no progress for {self._hang.limit_s:g} s")
                 return Failure(f"no answer within {self._timeout_s:g} s")
             except APIStatusError as error:
                 last = f"HTTP {error.status_code}: {_words(error)}"
+                if limit == "max_tokens" and _NEWER in last:
+                    self._limit = "max_completion_tokens"
+                    continue
                 if error.status_code in _ROW_FAULTS:
                     return Failure(last, own=True)
+                if (hold := _hold(error)) is not None:
+                    hold = max(hold, backoff)
+                    refusals, waited = refusals + 1, waited + hold
+                    if waited > self._pace.patience_s or self._gone():
+                        return Failure(last)
+                    self._pace.hold(hold)
+                    continue
                 if error.status_code < 500 and error.status_code not in _RETRIED:
                     return Failure(last)
-                wait = max(wait, _retry_after(error))
             except APIConnectionError as error:
                 last = f"connection failed: {error.__cause__ or error}"
+                endpoint.rest()
             except (OpenAIError, ValueError) as error:
                 last = f"the answer is no chat completion: {error}"
-            if not self._alive():
-                break
-            if attempt < self._retries:
-                await asyncio.sleep(min(wait, _MAX_BACKOFF_S))
-        return Failure(last)
+            finally:
+                endpoint.under_way -= 1
+            attempt += 1
+            if attempt > self._retries or self._gone():
+                return Failure(last)
+            await asyncio.sleep(backoff)
 
     async def _complete(self, client: "AsyncOpenAI", question: Question) -> Any:
         sampling = self._sampling
-        # What vLLM understands beyond OpenAI's API is sent only where it says something.
-        further: dict[str, Any] = {}
+        further = {self._limit: sampling.max_tokens, **self._further}
+        # Only what says something is sent: some hosted engines refuse a request for a seed, or for `top_p` beside
+        # `temperature`, and none but vLLM knows the others. Greedy decoding takes notice of neither.
+        if sampling.temperature > 0:
+            further |= {"top_p": sampling.top_p, "seed": sampling.seed}
         if sampling.repetition_penalty != 1.0:
             further["repetition_penalty"] = sampling.repetition_penalty
         if question.boxes is not None:
@@ -175,41 +219,53 @@ class ChatClient:
         return await client.chat.completions.create(
             model=self._model,
             messages=question.messages,  # type: ignore[arg-type]
-            max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=sampling.seed,
-            extra_body=further or None,
+            extra_body=further,
         )
 
+    @contextlib.asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        """Of one attempt; a hang brings it forward."""
+        async with asyncio.timeout(self._timeout_s) as deadline:
+            self._deadlines.add(deadline)
+            try:
+                yield
+            finally:
+                self._deadlines.discard(deadline)
 
-def _answer(completion: Any) -> Answer:
-    """Raises ValueError where the body is not a chat completion: the library does not check it."""
-    choices = getattr(completion, "choices", None)
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = getattr(choice, "message", None)
-    if choice is None or message is None:
-        raise ValueError(str(completion)[:200])
-    usage = completion.usage
-    details = usage.prompt_tokens_details if usage else None
-    return Answer(
-        text=message.content or "",
-        finish_reason=choice.finish_reason or "unknown",
-        prompt_tokens=usage.prompt_tokens if usage else 0,
-        cached_tokens=(details.cached_tokens or 0) if details else 0,
-        completion_tokens=usage.completion_tokens if usage else 0,
-    )
+    async def _watch(self, hang: Hang) -> None:
+        """Ends everything under way once neither the engine's own count nor an answer has moved for too long."""
+        last: Hashable = None
+        since = time.monotonic()
+        while True:
+            await asyncio.sleep(hang.limit_s / 8)
+            now = (self._answered, await asyncio.to_thread(hang.progress))
+            if now != last or not self._deadlines:
+                last, since = now, time.monotonic()
+            elif time.monotonic() - since >= hang.limit_s:
+                hang.found = True
+                for deadline in self._deadlines:
+                    deadline.reschedule(0)
+                return
+
+
+def _step(talk: Talk[T], said: Answer | Failure | None) -> Any:
+    """The talk's next question, or the StopIteration that holds what it returns."""
+    try:
+        return talk.send(said)  # type: ignore[arg-type]
+    except StopIteration as end:  # a coroutine must not let one pass
+        return end
+
+
+def _hold(error: "APIStatusError") -> float | None:
+    """Seconds to ask nobody anything, where the refusal is for the pace; None where it is for something else."""
+    asked = retry_after(error.response.headers)
+    if error.status_code not in _TOO_FAST or (error.status_code == 503 and asked is None):
+        return None
+    return asked or 0.0
 
 
 def _words(error: Any) -> str:
     body = error.body
     message = body.get("message") if isinstance(body, dict) else None
     return " ".join(str(message or error.response.text or error.message).split())[:300]
-
-
-def _retry_after(error: Any) -> float:
-    """Seconds the server asks for; 0 where it says nothing, or a date."""
-    try:
-        return max(0.0, float(error.response.headers.get("retry-after", "0")))
-    except ValueError:
-        return 0.0

@@ -1,4 +1,4 @@
-"""`python -m fusion.guardian -- COMMAND…`: run a command that must not outlive whoever asked for it.
+"""`python -m fusion.engine.guardian -- COMMAND…`: run a command that must not outlive whoever asked for it.
 
 A vLLM server is a tree of processes that hold GPUs, and a killed parent does not take it along. The guardian is a pair:
 an outer process, and an inner one that starts the command. The whole tree of the command is killed when
@@ -133,5 +133,5 @@ def _exit_code(code: int) -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or sys.argv[1] != "--":
-        sys.exit("usage: python -m fusion.guardian -- COMMAND…")
+        sys.exit("usage: python -m fusion.engine.guardian -- COMMAND…")
     main(sys.argv[2:])

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fusion.client import SamplingSection
-from fusion.engine import EngineSection
+from fusion.engine import EngineSection, SamplingSection
 from fusion.prompt import PromptSection
 from schemas.section import ModelRef, Section, located, runtime
 from schemas.settings import Shelf, validated

@@ -78,6 +78,16 @@ def caption(store: Store, folder: Path, shards: list[str]) -> None:
     do(store, next(stage for stage in stages if isinstance(stage, CaptionStage)), shards)
 
 
+def select_anew(store: Store, folder: Path) -> list[str]:
+    """Select by the settings as they are now, have the experts look again; the shards that come of it."""
+    stages = recorded_stages(load_run(str(folder)), store.storage)
+    store.withdraw("select", "all")
+    do(store, next(stage for stage in stages if stage.name == "select"), ["all"])
+    for expert in EXPERTS:
+        do(store, _Given(expert, fails=expert == "ocr"), store.shards("select"))
+    return store.shards("select")
+
+
 def do(store: Store, stage: Stage, shards: list[str]) -> None:
     work = Work(store, stage, session="s", retries=0)
     try:

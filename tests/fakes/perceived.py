@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from schemas import tables
 from stages.base import ShardInput, ShardOutput
-from stages.caption import CaptionSection, CaptionStage
+from stages.caption import CaptionStage
+from stages.caption_section import CaptionSection
 from tests.fakes.looking import looking
 from tests.fakes.packaged import photograph, uid_of
 
@@ -63,6 +64,7 @@ def opened(config: CaptionSection) -> Iterator[CaptionStage]:
     stage = CaptionStage(config, PRIORS)
     others = set(engine_processes())
     stage.open()
+    stage.connect()
     assert set(engine_processes()) > others
     try:
         yield stage

@@ -15,11 +15,13 @@ class Recorded:
 
     Attributes:
         base_url: of the API.
-        answer: the caption of every request.
+        answer: the caption of every request, or what makes it of a request's body.
+        finish_reason: of every answer.
     """
 
     base_url: str
-    answer: str = "A plain picture of one colour."
+    answer: str | Callable[[dict[str, Any]], str] = "A plain picture of one colour."
+    finish_reason: str = "stop"
     requests: list[dict[str, Any]] = field(default_factory=list)
 
     def about(self, text: str) -> list[dict[str, Any]]:
@@ -48,9 +50,10 @@ def recording_engine(window: int, count: Callable[[str], int]) -> Iterator[Recor
                 words = f"This model's maximum context length is {window} tokens, your prompt has {prompt}."
                 self._send(400, {"error": {"message": words}})
                 return
-            message = {"role": "assistant", "content": recorded.answer}
+            answer = recorded.answer if isinstance(recorded.answer, str) else recorded.answer(body)
+            message = {"role": "assistant", "content": answer}
             usage = {"prompt_tokens": prompt, "completion_tokens": 7, "total_tokens": prompt + 7}
-            choice = {"index": 0, "finish_reason": "stop", "message": message}
+            choice = {"index": 0, "finish_reason": recorded.finish_reason, "message": message}
             known = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
             self._send(200, {**known, "choices": [choice], "usage": usage})
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fusion.engine import VLLMServer
+from fusion.engine.server import VLLMServer
 from schemas.errors import RequestError, SetupError
 from schemas.ledger import Reason
-from stages.caption import CaptionSection, CaptionStage
+from stages.caption import CaptionStage
+from stages.caption_section import CaptionSection
 from tests.fakes import chat_engine
 from tests.fakes.packaged import uid_of
 from tests.fakes.perceived import PRIORS, CountedImages, account, kill_engine, opened, perceived
@@ -163,12 +164,14 @@ def test_a_given_engine_that_goes_away_stops_the_run_instead_of_dropping_rows(tm
     with pytest.raises(SetupError, match="does not answer a short question"):
         stage.process(perceived(tmp_path, ["a"], CountedImages()))
     with pytest.raises(SetupError, match="connection failed"):
-        stage.open()
+        given(url).connect()
 
 
 def test_a_key_that_is_not_there_is_one_paragraph(external: str) -> None:
     with pytest.raises(SetupError, match="NO_SUCH_KEY"):
-        CaptionStage(section({"base_url": external, "api_key_env": "NO_SUCH_KEY"}), PRIORS).open()
+        stage = CaptionStage(section({"base_url": external, "api_key_env": "NO_SUCH_KEY"}), PRIORS)
+        stage.open()
+        stage.connect()
 
 
 def test_what_cannot_work_is_refused_before_anything_starts(tmp_path: Path) -> None:

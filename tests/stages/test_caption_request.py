@@ -9,7 +9,8 @@ import pytest
 from fusion.priors import Priors
 from fusion.prompt import Prompt
 from schemas.errors import RequestError, SetupError
-from stages.caption import CaptionSection, CaptionStage
+from stages.caption import CaptionStage
+from stages.caption_section import CaptionSection
 from tests.fakes.byte_tokenizer import byte_tokenizer
 from tests.fakes.perceived import PRIORS, CountedImages, account, perceived
 from tests.fakes.recording_engine import Recorded, recording_engine, texts_of

@@ -15,7 +15,8 @@ from fusion.priors import Priors
 from fusion.prompt import Prompt
 from schemas.errors import SetupError
 from stages.base import ShardOutput, align
-from stages.caption import CaptionSection, CaptionStage
+from stages.caption import CaptionStage
+from stages.caption_section import CaptionSection
 from stages.image_url import image_url
 from tests.fakes.packaged import photograph, uid_of
 from tests.fakes.perceived import (
@@ -107,8 +108,10 @@ def test_an_engine_that_cannot_start_is_one_paragraph(tmp_path: Path, weights: P
         with (tmp_path / "model" / "model.safetensors").open("r+b") as f:
             f.truncate(100_000)
         config = section(tmp_path / "model", log_dir=str(tmp_path))
+    stage = CaptionStage(config, PRIORS)
+    stage.open()
     with pytest.raises(SetupError) as error:
-        CaptionStage(config, PRIORS).open()
+        stage.connect()
     paragraph = str(error.value)
     assert words in paragraph
     assert config.engine.model in paragraph

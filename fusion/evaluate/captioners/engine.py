@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 from PIL import Image
 
 from fusion.checkpoint import takes_boxes
-from fusion.client import Answer, BadInputError, ChatClient, MessageList, Question
-from fusion.engine import VLLMServer
+from fusion.engine import Answer, BadInputError, Engine, MessageList, Question
 from fusion.evaluate.captioners.base import Captioned, Captioner, messages, picture_file
 from fusion.evaluate.section import EngineCaptioner
 from fusion.evaluate.truth import TruthRow
@@ -29,36 +27,25 @@ class CaptionsOfEngine(Captioner):
 
     def caption(self, rows: Sequence[TruthRow]) -> list[Captioned]:
         files = [picture_file(row, self._images) for row in rows]
-        engine = self._section.engine
-        if engine.base_url is not None:
-            return self._ask(rows, files, engine.base_url, self._key(), lambda: True)
-        server = VLLMServer(engine, self._section.device)
-        try:
-            server.start()
-            return self._ask(rows, files, server.base_url, server.api_key, server.running)
-        finally:
-            server.stop()
-
-    def _ask(
-        self, rows: Sequence[TruthRow], files: Sequence[Path], url: str, key: str, alive: Callable[[], bool]
-    ) -> list[Captioned]:
         section = self._section
-        client = ChatClient(
-            url,
-            key,
-            section.engine.request_model,
-            section,
+        engine = Engine(
+            section.engine,
+            section.device,
             concurrency=section.concurrency,
             timeout_s=section.timeout_s,
             retries=section.retries,
-            alive=alive,
         )
-        boxes = takes_boxes(section.engine)
-        answers = client.ask([self._question(row, file, boxes) for row, file in zip(rows, files, strict=True)])
+        try:
+            engine.start()
+            boxes = takes_boxes(section.engine)
+            made = [self._question(row, file, boxes) for row, file in zip(rows, files, strict=True)]
+            answers = engine.client(section).ask(made)
+        finally:
+            engine.stop()
         if not any(isinstance(one, Answer) for one in answers):
             detail = next((one.detail for one in answers if not isinstance(one, Answer)), "")
             raise SetupError(
-                f"The engine at {section.engine.base_url or 'a vLLM server started here'} (model "
+                f"The engine at {', '.join(section.engine.urls) or 'a vLLM server started here'} (model "
                 f"{section.engine.model}) answered none of {len(rows)} requests. The first time: {detail}. Check that "
                 "it is up, serves this model under this name, takes pictures and has a chat template."
             )
@@ -80,14 +67,6 @@ class CaptionsOfEngine(Captioner):
             return Question(asked, boxes if with_boxes else None)
 
         return make
-
-    def _key(self) -> str:
-        name = self._section.engine.api_key_env
-        if name is None:
-            return "none"
-        if not os.environ.get(name):
-            raise SetupError(f"engine.api_key_env names {name}, which is not set here. Set it to the engine's API key.")
-        return os.environ[name]
 
 
 def _data_url(data: bytes, max_side: int) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fusion.client import Answer, BadInputError, ChatClient, Failure, Question, SamplingSection
+from fusion.engine import Answer, BadInputError, ChatClient, Failure, Question, SamplingSection
+from fusion.engine.endpoints import Endpoint
+from fusion.engine.pace import Pace
 from tests.fakes import chat_engine
 
 
@@ -19,7 +21,7 @@ def engine() -> Iterator[str]:
 
 def client(url: str, **options: object) -> ChatClient:
     settings = {"concurrency": 8, "timeout_s": 5.0, "retries": 2} | options
-    return ChatClient(url, "key", "model", SamplingSection(max_tokens=8), **settings)  # type: ignore[arg-type]
+    return ChatClient([Endpoint(url, "key")], "model", SamplingSection(max_tokens=8), **settings)  # type: ignore[arg-type]
 
 
 def ask(text: str, boxes: list[list[float]] | None = None) -> Callable[[], Question]:
@@ -47,7 +49,8 @@ def test_answers_keep_the_order_of_the_questions(engine: str) -> None:
     ],
 )
 def test_a_bad_row_fails_alone(engine: str, word: str, own: bool, detail: str) -> None:
-    before, bad, after = client(engine, retries=1).ask([ask("one"), ask(f"{word} do:{word}"), ask("three")])
+    asked = [ask("one"), ask(f"{word} do:{word}"), ask("three")]
+    before, bad, after = client(engine, retries=1, pace=Pace(patience_s=1)).ask(asked)
     assert isinstance(before, Answer)
     assert isinstance(after, Answer)
     assert isinstance(bad, Failure)
@@ -84,6 +87,27 @@ def test_boxes_go_with_the_request_of_their_picture_and_with_no_other(engine: st
     answers = client(engine).ask([ask("a do:options", boxes), ask("b do:options", []), ask("c do:options")])
     said = [json.loads(a.text) for a in answers if isinstance(a, Answer)]
     assert said == [{"mm_processor_kwargs": {"boxes": [boxes]}}, {"mm_processor_kwargs": {"boxes": [[]]}}, {}]
+
+
+def test_only_what_says_something_is_sent(engine: str) -> None:
+    def body(**sampling: object) -> dict[str, object]:
+        section = SamplingSection.model_validate({"max_tokens": 8, "seed": 3} | sampling)
+        one = ChatClient([Endpoint(engine, "key")], "model", section, concurrency=1, timeout_s=30, retries=0)
+        [answer] = one.ask([ask("do:body")])
+        assert isinstance(answer, Answer)
+        return json.loads(answer.text)
+
+    greedy = {"model": "model", "max_tokens": 8, "temperature": 0.0}
+    assert body() == greedy
+    assert body(repetition_penalty=1.1) == greedy | {"repetition_penalty": 1.1}
+    assert body(temperature=0.5) == greedy | {"temperature": 0.5, "top_p": 1.0, "seed": 3}
+
+
+def test_an_engine_that_wants_the_limit_by_its_newer_name_gets_it_so() -> None:
+    with chat_engine.running() as url:
+        answers = client(url, concurrency=1, retries=0).ask([ask(f"{i} do:newer") for i in range(3)])
+        assert [a.text for a in answers if isinstance(a, Answer)] == [f"{i} do:newer" for i in range(3)]
+        assert len(chat_engine.asked(url)) == 4  # it is learnt once
 
 
 def test_no_more_requests_at_once_than_asked_for() -> None:

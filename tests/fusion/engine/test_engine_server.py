@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fusion.engine import EngineSection, VLLMServer, log_words
+from fusion.engine import EngineSection
+from fusion.engine.server import VLLMServer, log_words
 from schemas.errors import SetupError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fusion import guardian
+from fusion.engine import guardian
 
 # A tree of three: the command, a child, and a grandchild that left for a session of its own. Each notes its pid.
 TREE = textwrap.dedent("""

@@ -19,8 +19,9 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from benchmarks.fusion.llava import CHAT_TEMPLATE, _rename_tower, _speakable, _spread
 from benchmarks.fusion.serving import CASES, Case, cases
 from benchmarks.fusion.tiny import PATCH, SIDE, tiny_model, tiny_processor, tiny_tokenizer, vit
-from fusion.client import Answer, ChatClient, Failure, Question, SamplingSection
-from fusion.engine import EngineSection, VLLMServer
+from fusion.engine import Answer, ChatClient, EngineSection, Failure, Question, SamplingSection
+from fusion.engine.endpoints import Endpoint
+from fusion.engine.server import VLLMServer
 from fusion.model import register
 
 pytestmark = pytest.mark.vllm
@@ -63,8 +64,7 @@ class Served:
 
     def ask(self, asked: list[Question]) -> list[Answer | Failure]:
         client = ChatClient(
-            self.server.base_url,
-            self.server.api_key,
+            [Endpoint(self.server.base_url, self.server.api_key)],
             self.server.section.request_model,
             SamplingSection(max_tokens=TOKENS),
             concurrency=8,

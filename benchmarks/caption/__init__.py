@@ -1,0 +1,1 @@
+"""The caption stage against a real vLLM: speed, prefix cache, trouble, repair."""

@@ -1,0 +1,23 @@
+"""The engine: whatever answers the OpenAI chat API, a vLLM server that we start or one that somebody else runs.
+
+Started, watched and ended by `server` and `guardian`; asked by `client`, which spreads questions over `endpoints` at
+the `pace` that a host allows; `engine` is all of it behind one door.
+"""
+
+from fusion.engine.answers import Answer, BadInputError, Failure, MessageList, Question
+from fusion.engine.client import ChatClient, SamplingSection, Talk
+from fusion.engine.engine import Engine
+from fusion.engine.section import EngineSection
+
+__all__ = [
+    "Answer",
+    "BadInputError",
+    "ChatClient",
+    "Engine",
+    "EngineSection",
+    "Failure",
+    "MessageList",
+    "Question",
+    "SamplingSection",
+    "Talk",
+]

@@ -1,0 +1,75 @@
+"""What is asked of an engine, and what comes back."""
+
+from dataclasses import dataclass
+from typing import Any
+
+MessageList = list[dict[str, Any]]
+
+
+class BadInputError(ValueError):
+    """A row's messages cannot be made (its image does not decode); the row fails alone."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request.
+
+    Attributes:
+        boxes: x1, y1, x2, y2 of each, 0 to 1 of the picture in the messages, for an engine that looks at boxes
+            (`fusion.checkpoint.takes_boxes`); None for any other.
+        affinity: questions of one affinity go to one engine where there are several, whose cache then knows their
+            beginning; empty goes anywhere.
+    """
+
+    messages: MessageList
+    boxes: list[list[float]] | None = None
+    affinity: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the engine said, and the tokens it took."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a question has no answer.
+
+    Attributes:
+        asked: the engine had the request, so the row itself may be what felled it.
+        own: the row's own fault (a refused request, an image that does not decode); the engine is not in question.
+        spent: nothing more may be spent; no engine and no row is in question.
+    """
+
+    detail: str
+    asked: bool = True
+    own: bool = False
+    spent: bool = False
+
+
+def answer_of(completion: Any) -> Answer:
+    """An answer from a chat completion as the openai library parses it.
+
+    Raises:
+        ValueError: the body is not a chat completion; the library does not check it.
+    """
+    choices = getattr(completion, "choices", None)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
+    if choice is None or message is None:
+        raise ValueError(str(completion)[:200])
+    usage = completion.usage
+    details = usage.prompt_tokens_details if usage else None
+    return Answer(
+        text=message.content or getattr(message, "refusal", None) or "",
+        finish_reason=choice.finish_reason or "unknown",
+        prompt_tokens=usage.prompt_tokens if usage else 0,
+        cached_tokens=(details.cached_tokens or 0) if details else 0,
+        completion_tokens=usage.completion_tokens if usage else 0,
+    )

@@ -1,0 +1,133 @@
+"""What is said with the engine about one row: the question, the checks' verdict, and at most one repair."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+from fusion.checks import Caption, Finding, FindingKind, check, faultiness
+from fusion.engine import Answer, Failure, Question, Talk
+from fusion.prompt import Messages
+from stages.answer_book import AnswerBook
+from stages.caption_request import CaptionRequest, Turns
+from stages.caption_rows import CaptionRows
+from stages.caption_section import CaptionSection
+from stages.spend import SpendLedger
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An answer, the caption in it, and what the checks say of that.
+
+    Attributes:
+        asked_again: the findings were given back to the model.
+        repaired: and its second answer is this one.
+    """
+
+    answer: Answer
+    caption: str
+    findings: list[Finding]
+    asked_again: bool = False
+    repaired: bool = False
+
+    def kinds(self) -> set[FindingKind]:
+        return {finding.kind for finding in self.findings}
+
+
+class CaptionTalks:
+    """Makes the talks of one shard's rows. A talk that is begun again goes over what is in the book, and asks on from
+    there.
+
+    Args:
+        spend: counts what the answers cost; None counts nothing.
+    """
+
+    def __init__(
+        self,
+        config: CaptionSection,
+        request: CaptionRequest,
+        rows: CaptionRows,
+        book: AnswerBook,
+        spend: SpendLedger | None = None,
+    ) -> None:
+        self._config, self._request, self._rows = config, request, rows
+        self._book, self._spend = book, spend
+
+    def begin(self, i: int) -> Callable[[], Talk[Judged | Failure]]:
+        """The talk about row `i`, to be begun when its turn comes."""
+        return lambda: self._talk(i)
+
+    def from_book(self, i: int) -> Judged | None:
+        """What came of row `i` where the book answers everything that is asked about it."""
+        talk = self._talk(i)
+        try:
+            next(talk)
+        except StopIteration as end:
+            return end.value if isinstance(end.value, Judged) else None
+        talk.close()
+        return None
+
+    def _talk(self, i: int) -> Talk[Judged | Failure]:
+        messages = self._messages(i)
+        self._rows.cuts[i] = messages.cut
+        first = yield from self._ask(i, messages)
+        if isinstance(first, Failure):
+            return first
+        judged = self._judge(i, first)
+        faults = [f.detail for f in judged.findings if f.kind in self._config.repair_on]
+        if not faults:
+            return judged
+        again = self._request.prompt.repair(faults)
+        turns = [{"role": "assistant", "content": first.text}, {"role": "user", "content": again}]
+        second = yield from self._ask(i, self._messages(i, then=(first.text, again)), turns)
+        if isinstance(second, Answer):
+            return _better(judged, self._judge(i, second))
+        # A longer conversation that is refused (it does not fit) leaves the first caption as it is.
+        return replace(judged, asked_again=True) if second.own else second
+
+    def _ask(
+        self, i: int, messages: Messages, turns: Turns = ()
+    ) -> Generator[Question, Answer | Failure, Answer | Failure]:
+        uid = self._rows.uids[i]
+        key = self._request.key(messages, self._rows.sha256[i], turns)
+        if (known := self._book.get(uid, key)) is not None:
+            return known
+        url = self._request.image_url(self._rows.image(i))
+        question = self._request.question(messages, url, turns, affinity=uid)
+        if self._spend is not None and not self._spend.may_ask():
+            return Failure("the budget is spent", asked=False, spent=True)
+        said: Answer | Failure | None = None
+        try:
+            said = yield question
+        finally:
+            answer = said if isinstance(said, Answer) else None
+            if answer is not None:
+                self._book.put(uid, key, answer)
+            if self._spend is not None:
+                self._spend.settle(self._rows.shard, uid, answer)
+        assert said is not None
+        return said
+
+    def _messages(self, i: int, then: tuple[str, ...] = ()) -> Messages:
+        return self._request.prompt.render(self._rows.alt_texts[i], self._rows.priors_of(i), then=then)
+
+    def _judge(self, i: int, answer: Answer) -> Judged:
+        text = answer.text
+        if self._config.structured is not None:
+            try:
+                text = self._config.structured.caption_of(answer.text)
+            except ValueError as error:
+                return Judged(answer, "", [Finding(FindingKind.MALFORMED, f"The answer is {error}.")])
+        caption = Caption(text, answer.finish_reason)
+        return Judged(answer, text.strip(), check(caption, self._rows.priors_of(i), self._config.checks))
+
+
+def _better(first: Judged, second: Judged) -> Judged:
+    """The second answer where it has fewer findings, else the first; the tokens of both."""
+    repaired = faultiness(second.findings) < faultiness(first.findings)
+    chosen = second if repaired else first
+    answer = replace(
+        chosen.answer,
+        prompt_tokens=first.answer.prompt_tokens + second.answer.prompt_tokens,
+        cached_tokens=first.answer.cached_tokens + second.answer.cached_tokens,
+        completion_tokens=first.answer.completion_tokens + second.answer.completion_tokens,
+    )
+    return replace(chosen, answer=answer, asked_again=True, repaired=repaired)
