@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN := runs/demo
+# Two processes of tests share two cores: a thread each, and Ray's workers, which are nice, must not wait for the other.
+TWO_AT_ONCE := OMP_NUM_THREADS=1 RAY_worker_niceness=0
 
 .PHONY: demo test setup lint browser wheel clean
 
@@ -12,7 +14,7 @@ demo: $(READY)
 	@$(BIN)/densefusion run demo --run-dir $(RUN)
 
 test: $(READY) browser lint
-	$(BIN)/python -m pytest
+	$(TWO_AT_ONCE) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 setup: $(READY)
 

@@ -3,7 +3,8 @@
 The same input gives the same bytes. Two choices are made for readers that infer a schema from the first few samples
 (`datasets` takes five, then refuses or silently empties what differs): every image is called `.jpg`, whatever its
 format, because all decoders go by content and the true format is in the JSON; and what varies in shape, `priors`,
-`findings` and `scores`, is JSON text inside the JSON, as img2dataset does with EXIF.
+`findings`, `scores` and `structured` (an answer to `caption.structured`, else empty), is JSON text inside the JSON, as
+img2dataset does with EXIF.
 """
 
 import hashlib
@@ -45,7 +46,7 @@ class PackageStage(MapStage):
     """
 
     name = "package"
-    version = 2
+    version = 3
     schema = PACKAGE
     rows_from = "caption"
     config: PackageSection
@@ -129,6 +130,7 @@ class PackageStage(MapStage):
             "priors": canonical_json(seen),
             "findings": canonical_json(caption["findings"]),
             "repaired": caption["repaired"],
+            "structured": caption["structured"] or "",
             "models": {k: v for k, v in self.identity.items() if k not in ("prompt", "engine")},
             "prompt_version": self.identity.get("prompt", ""),
             "engine": self.identity.get("engine", ""),

@@ -1,4 +1,4 @@
-"""ASGI middleware for vLLM's server (`--middleware`) that answers some requests as bad days do: 500, 429, garbage, half."""
+"""ASGI middleware for vLLM's server (`--middleware`) that answers some requests badly: 500, 429, garbage, half."""
 
 import os
 import random
@@ -8,7 +8,8 @@ from typing import Any
 SHARE_VARIABLE = "DENSEFUSION_MISBEHAVING_SHARE"
 """Environment variable that says which share of the requests."""
 Message = MutableMapping[str, Any]
-Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
@@ -27,7 +28,8 @@ class Misbehaving:
             return
         while (await receive()).get("more_body"):
             pass
-        await self._random.choice((_failing, _too_fast, _garbage, _half))(send)
+        badly: Callable[[Send], Awaitable[None]] = self._random.choice((_failing, _too_fast, _garbage, _half))
+        await badly(send)
 
 
 async def _failing(send: Send) -> None:

@@ -1,8 +1,8 @@
 """Captions a second of the stage against the same server, driven flat out with the same prompts in the same run."""
 
 import urllib.request
-from importlib import resources
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 

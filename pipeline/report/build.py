@@ -10,6 +10,7 @@ from typing import Any
 
 from fusion.box_choice import BoxChoiceSection, same_object
 from fusion.priors import Box
+from pipeline.report.captioning import captioning
 from pipeline.report.curation import Curation
 from pipeline.report.overlays import Shape, shapes
 from pipeline.report.page import render
@@ -75,6 +76,7 @@ def render_report(summary: RunSummary, samples: Sequence[ReportSample], curation
         experts=locating,
         samples=[_view(sample, locating) for sample in samples],
         captions=caption_table(summary),
+        captioning=captioning(summary),
         curation=curation,
     )
 

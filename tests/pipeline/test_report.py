@@ -174,3 +174,20 @@ def test_an_expert_that_states_no_scores_shows_none() -> None:
 )
 def test_numbers_read_well(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+def test_it_says_how_the_captions_came_about() -> None:
+    metrics = {"answers_asked": 90.0, "answers_taken_over": 20.0, "repairs_asked": 10.0, "repaired": 7.0}
+    metrics |= {"prompt_tokens": 50_000.0, "completion_tokens": 20_000.0, "engine_seconds": 45.0}
+    metrics |= {"prefix_tokens": 9_000.0, "prefix_cached_tokens": 8_910.0, "prompts_cut": 0.0, "engine_restarts": 2.0}
+    html = render_report(RunSummary("r", (StageSummary("caption", 100, 98, metrics=metrics),)), [])
+    for words in (
+        "90 times; 20 answers were there from before",
+        "500 of prompt, 200 of answer",
+        "2, one worker",
+        "99.0% served by the prefix cache",
+        "10 asked for, 7 better",
+    ):
+        assert words in html
+    assert "prompts cut to fit" not in html
+    assert 'id="captioning"' not in render_report(SUMMARY, [])

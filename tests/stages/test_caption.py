@@ -149,6 +149,30 @@ def test_a_hung_engine_is_restarted_and_a_slow_row_is_not_its_fault(tmp_path: Pa
     assert became[3] == f"[{Reason.ENGINE_ERROR}]"
 
 
+def test_a_hang_is_told_by_progress_long_before_the_requests_run_out_of_time(tmp_path: Path, own_engine: None) -> None:
+    stopped: list[int] = []
+
+    def stop(row: int) -> None:
+        if row == 2 and not stopped:
+            stopped.append(row)
+            kill_engine(signal.SIGSTOP)
+
+    config = section({"stall_timeout_s": 1}, request_timeout_s=3600, retries=0)
+    with opened(config) as stage:
+        output = stage.process(perceived(tmp_path, ["a", "b", "c", "d"], CountedImages(stop)))
+    assert all("LINE" in caption for caption in account(output, 4).values())
+    assert output.metrics["engine_restarts"] == 1
+
+
+def test_an_engine_that_works_without_answering_is_not_hung(tmp_path: Path, own_engine: None) -> None:
+    """Its own count moves on while the only answer takes longer than a stall may."""
+    config = section({"stall_timeout_s": 1}, retries=0)
+    with opened(config) as stage:
+        output = stage.process(perceived(tmp_path, ["do:sleep=4"], CountedImages()))
+    assert output.metrics["engine_restarts"] == 0
+    assert len(account(output, 1)) == output.rows.num_rows == 1
+
+
 def test_an_engine_that_keeps_dying_stops_the_run(tmp_path: Path, own_engine: None) -> None:
     limit = r"more than 1 times within one shard.*max_restarts"
     with (

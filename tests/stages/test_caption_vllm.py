@@ -93,6 +93,8 @@ def test_the_prefix_cache_serves_the_system_text_of_other_images(tmp_path: Path,
     system = AutoTokenizer.from_pretrained(weights)(Prompt(config.prompt).render(None, Priors()).system).input_ids
     cached = output.rows.column("cached_tokens").to_pylist()
     assert all(tokens >= len(system) // 32 * 32 for tokens in cached)
+    assert output.metrics["prefix_tokens"] >= 4 * (len(system) // 32 * 32) > 0
+    assert output.metrics["prefix_cached_tokens"] == output.metrics["prefix_tokens"]
     assert all(c < p for c, p in zip(cached, output.rows.column("prompt_tokens").to_pylist(), strict=True))
 
 
