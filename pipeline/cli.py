@@ -119,7 +119,7 @@ def explain(run_dir: RunDir, set_: Overrides = None, as_json: AsJson = False) ->
     """Say which shards would be done by the next run, and which field makes them, before anything is."""
     from pipeline.config import load_run, override_config
     from pipeline.graph import build_stages
-    from pipeline.plan import plan
+    from pipeline.plan import NOT_DONE, plan
     from pipeline.storage import open_storage
     from pipeline.summary import explain_json
 
@@ -137,6 +137,8 @@ def explain(run_dir: RunDir, set_: Overrides = None, as_json: AsJson = False) ->
         shown = [*item.changes, *(name for name in item.because if not any(c.startswith(name) for c in item.changes))]
         table.add_row(item.name, f"{item.rerun}" if item.final else f"{item.rerun} or more", "\n".join(shown))
     out.print(table)
+    if any(item.name == "caption" and NOT_DONE not in item.because for item in busy):
+        out.print("caption: what the engine has answered is taken over; it is asked where a request itself is new.")
 
 
 @app.command()

@@ -78,7 +78,10 @@ class AnswerBook:
         for path in self._memory.earlier(KIND) if self._memory is not None else ():
             if not missing:
                 break
-            found = [_entry(row) for row in _rows_about(path, missing)]
+            try:
+                found = [_entry(row) for row in _rows_about(path, missing)]
+            except (OSError, pa.ArrowException):  # a damaged file is `verify`'s to tell; here it holds no answer
+                continue
             for (uid, request), answer in found:
                 self._known.setdefault((uid, request), answer)
             missing -= {uid for (uid, _), _ in found}

@@ -112,6 +112,7 @@ class CaptionStage(MapStage):
                 retries=config.retries,
                 of="caption.engine",
                 workers=config.resources.workers.max,
+                sampling=config,
             )
             try:
                 engine.start()
@@ -190,8 +191,8 @@ class CaptionStage(MapStage):
             client = engine.client(self.config, further)
             got = dict(zip(batch, client.converse([talks.begin(i) for i in batch]), strict=True))
             lost = {i: r for i, r in got.items() if isinstance(r, Failure) and not r.own}
-            if any(failure.spent for failure in lost.values()):
-                raise self._spent()
+            if later := next((failure for failure in lost.values() if failure.later), None):
+                raise self._not_now(later)
             revived = bool(lost) and engine.revive(self.probe())
             self._restarts += revived
             for i, result in got.items():
@@ -239,14 +240,20 @@ class CaptionStage(MapStage):
             self._spend = SpendLedger(self.config.spend, folder, self.config.engine.request_model)
         return self._spend
 
-    def _spent(self) -> SetupError:
-        spend = self.config.spend
-        assert spend is not None
-        assert self._spend is not None
+    def _not_now(self, failure: Failure) -> SetupError:
+        """What to do where nothing more may be asked at present."""
+        config = self.config
+        kept = "What was answered is kept and will not be asked again: "
+        if failure.asked or config.spend is None or self._spend is None:
+            return SetupError(
+                f"The engine (model {config.engine.model}) refuses to be asked so fast, for longer than "
+                f"caption.engine.patience_s ({config.engine.patience_s:g}): {failure.detail}. {kept}run again later, "
+                "set caption.engine.requests_per_minute and tokens_per_minute to what the host allows, or have more "
+                "patience."
+            )
         return SetupError(
-            f"The captions of this run have cost {self._spend.spent():.4g} {spend.currency}, and the next one might "
-            f"pass caption.spend.budget ({spend.budget:g}). What was answered is kept and will not be asked again: "
-            "raise the budget and run again to go on."
+            f"The captions of this run have cost {self._spend.spent():.4g} {config.spend.currency}, and the next one "
+            f"might pass caption.spend.budget ({config.spend.budget:g}). {kept}raise the budget and run again to go on."
         )
 
     def unready(self, rows: CaptionRows) -> dict[int, _Stop]:

@@ -93,7 +93,7 @@ class CaptionTalks:
         url = self._request.image_url(self._rows.image(i))
         question = self._request.question(messages, url, turns, affinity=uid)
         if self._spend is not None and not self._spend.may_ask():
-            return Failure("the budget is spent", asked=False, spent=True)
+            return Failure("the budget is spent", asked=False, later=True)
         said: Answer | Failure | None = None
         try:
             said = yield question

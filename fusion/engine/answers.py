@@ -44,13 +44,13 @@ class Failure:
     Attributes:
         asked: the engine had the request, so the row itself may be what felled it.
         own: the row's own fault (a refused request, an image that does not decode); the engine is not in question.
-        spent: nothing more may be spent; no engine and no row is in question.
+        later: neither row nor engine is in question; the same may be asked when the budget or the host allows it.
     """
 
     detail: str
     asked: bool = True
     own: bool = False
-    spent: bool = False
+    later: bool = False
 
 
 def answer_of(completion: Any) -> Answer:
@@ -67,9 +67,14 @@ def answer_of(completion: Any) -> Answer:
     usage = completion.usage
     details = usage.prompt_tokens_details if usage else None
     return Answer(
-        text=message.content or getattr(message, "refusal", None) or "",
+        text=_whole(message.content or getattr(message, "refusal", None) or ""),
         finish_reason=choice.finish_reason or "unknown",
         prompt_tokens=usage.prompt_tokens if usage else 0,
         cached_tokens=(details.cached_tokens or 0) if details else 0,
         completion_tokens=usage.completion_tokens if usage else 0,
     )
+
+
+def _whole(text: str) -> str:
+    """The text with U+FFFD for half a surrogate pair: JSON can hold one, where an answer was cut, and UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

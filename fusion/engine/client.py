@@ -188,7 +188,7 @@ class ChatClient:
                     hold = max(hold, backoff)
                     refusals, waited = refusals + 1, waited + hold
                     if waited > self._pace.patience_s or self._gone():
-                        return Failure(last)
+                        return Failure(last, later=not self._gone())
                     self._pace.hold(hold)
                     continue
                 if error.status_code < 500 and error.status_code not in _RETRIED:

@@ -20,6 +20,7 @@ class Engine:
         concurrency, timeout_s, retries: as in ChatClient.
         of: where the section stands in the user's config, for error messages: `caption.engine`.
         workers: how many of us there are at most; each keeps to its share of the engine's limits.
+        sampling: of the short questions that find out whether it answers; they allow one token.
 
     Attributes:
         server: ours; None where engines run already.
@@ -35,12 +36,14 @@ class Engine:
         retries: int,
         of: str = "engine",
         workers: int = 1,
+        sampling: SamplingSection | None = None,
     ) -> None:
         self.section = section
         self._asking = {"concurrency": concurrency, "timeout_s": timeout_s, "retries": retries}
         self._of = of
+        self._short = (sampling or SamplingSection()).model_copy(update={"max_tokens": 1})
         self.server = VLLMServer(section, device) if not section.urls else None
-        self._key = "none"
+        self._endpoints: list[Endpoint] = []
         requests, tokens = section.requests_per_minute, section.tokens_per_minute
         self._pace = Pace(requests and requests / workers, tokens and tokens / workers, section.patience_s)
         self._hang: Hang | None = None
@@ -55,13 +58,16 @@ class Engine:
             self.server.start()
             return
         name = self.section.api_key_env
+        key = "none"
         if name is not None:
-            self._key = os.environ.get(name, "")
-            if not self._key:
+            key = os.environ.get(name, "")
+            if not key:
                 raise SetupError(
                     f"{self._of}.api_key_env names {name}, which is not set where the engine is asked. Set it there "
                     "(for a submitted run with `densefusion submit --env`)."
                 )
+        # The same for all clients to come, so that one which cannot be reached rests beyond the end of a shard.
+        self._endpoints = [Endpoint(url, key) for url in self.section.urls]
 
     def stop(self) -> None:
         """End the server; safe to call twice."""
@@ -77,7 +83,7 @@ class Engine:
         """
         section, server = self.section, self.server
         if server is None:
-            endpoints = [Endpoint(url, self._key) for url in section.urls]
+            endpoints = self._endpoints
             self._hang = None
         else:
             endpoints = [Endpoint(server.base_url, server.api_key)]
@@ -132,7 +138,7 @@ class Engine:
         return self.server.prefix_tokens(system) // block * block
 
     def _ask_one(self, probe: Question, **asking: Any) -> Failure | None:
-        [result] = self.client(SamplingSection(max_tokens=1), **asking).ask([lambda: probe])
+        [result] = self.client(self._short, **asking).ask([lambda: probe])
         return result if isinstance(result, Failure) else None
 
     def _no_answer(self, failure: Failure) -> SetupError:

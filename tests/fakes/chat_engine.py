@@ -113,6 +113,8 @@ class Handler(BaseHTTPRequestHandler):
         if word == "newer" and "max_tokens" in body:
             words = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
             return self._send(400, json.dumps({"error": {"message": words}}))
+        if word == "half":
+            return self._send(200, json.dumps(_completion(body, "half a \ud83d")))
         if word == "empty":
             return self._send(200, json.dumps(_completion(body, "")))
         if word == "body":

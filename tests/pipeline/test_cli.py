@@ -15,6 +15,7 @@ COMMANDS = (
     "explain",
     "ledger",
     "prompt",
+    "cost",
     "verify",
     "retry",
     "report",
@@ -44,7 +45,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["status", "explain", "ledger", "verify", "retry", "report", "gc", "repair", "dedup-sweep"]
+    "command", ["status", "explain", "ledger", "cost", "verify", "retry", "report", "gc", "repair", "dedup-sweep"]
 )
 def test_what_is_no_run_directory_is_said_in_one_paragraph(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -8,7 +8,7 @@ from schemas.errors import RequestError
 SOURCES = "ingest.sources=[meta.parquet]"
 
 
-@pytest.mark.parametrize("name", ["demo", "single-node", "densefusion-1m"])
+@pytest.mark.parametrize("name", ["demo", "single-node", "densefusion-1m", "meta-set"])
 def test_every_preset_is_valid(name: str) -> None:
     assert name in presets()
     assert load_config(name, [SOURCES], "runs/x").name == name
@@ -21,6 +21,19 @@ def test_the_papers_figures_are_in_its_preset() -> None:
     assert config.dedup.epsilon == 0.4
     assert config.select.per_cluster == 20
     assert config.caption.prompt.word_target == 192
+
+
+def test_the_meta_set_is_drawn_at_random_and_asks_a_hosted_model_within_a_budget() -> None:
+    meta, million = (load_config(name, [SOURCES], "runs/x") for name in ("meta-set", "densefusion-1m"))
+    assert (meta.select.limit, meta.select.rank_by, meta.select.per_cluster) == (100_000, "random", None)
+    assert meta.cluster.k == 1
+    assert meta.perceive == million.perceive
+    caption = meta.caption
+    assert caption.engine.urls and caption.engine.api_key_env and caption.engine.requests_per_minute
+    assert caption.prompt.template == "meta_caption.v1"
+    assert caption.prompt.word_target == 192
+    assert caption.spend is not None and caption.spend.budget is not None
+    assert caption.resources.gpus == 0
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from stages.caption_section import CaptionSection
 from tests.fakes import chat_engine
 from tests.fakes.packaged import uid_of
 from tests.fakes.perceived import PRIORS, CountedImages, account, kill_engine, opened, perceived
+from tests.fakes.shard_memory import FolderMemory
 
 
 def section(engine: dict[str, Any] | None = None, **settings: Any) -> CaptionSection:
@@ -189,6 +190,27 @@ def test_a_given_engine_that_goes_away_stops_the_run_instead_of_dropping_rows(tm
         stage.process(perceived(tmp_path, ["a"], CountedImages()))
     with pytest.raises(SetupError, match="connection failed"):
         given(url).connect()
+
+
+def test_a_host_that_refuses_for_the_pace_stops_the_run_and_what_was_answered_is_kept(
+    tmp_path: Path, external: str
+) -> None:
+    """Rows that are dropped for it would never be asked about again."""
+    memory = FolderMemory(tmp_path / "memory")
+    shard = perceived(tmp_path, ["a", "do:429x3;after=600", "c"], CountedImages())
+    shard.memory = memory
+    stage = CaptionStage(section({"base_url": external, "patience_s": 10}, concurrency=1), PRIORS)
+    stage.open()
+    with pytest.raises(SetupError, match=r"asked so fast.*patience_s \(10\).*HTTP 429.*kept"):
+        stage.process(shard)
+    stage = CaptionStage(section({"base_url": external, "patience_s": 0.1}, concurrency=1), PRIORS)
+    stage.open()
+    for _ in range(2):
+        with pytest.raises(SetupError, match="asked so fast"):
+            stage.process(shard)
+    output = stage.process(shard)
+    assert output.rows.num_rows == 3
+    assert output.metrics["answers_taken_over"] == 2
 
 
 def test_a_key_that_is_not_there_is_one_paragraph(external: str) -> None:

@@ -58,6 +58,12 @@ def test_a_bad_row_fails_alone(engine: str, word: str, own: bool, detail: str) -
     assert detail in bad.detail
 
 
+def test_half_a_character_is_marked_as_one(engine: str) -> None:
+    half, whole = client(engine).ask([ask("do:half"), ask("a whole \U0001f436")])
+    assert isinstance(half, Answer) and half.text == "half a \ufffd"
+    assert isinstance(whole, Answer) and whole.text == "a whole \U0001f436"
+
+
 @pytest.mark.parametrize("word", ["429x2", "500x2", "503x1", "408x1"])
 def test_passing_trouble_is_waited_out(engine: str, word: str) -> None:
     [answer] = client(engine, retries=2).ask([ask(f"{time.time()} do:{word}")])

@@ -184,9 +184,9 @@ def test_all_gone_is_a_failure_of_every_question() -> None:
 def test_a_machine_that_says_nothing_at_all_is_given_up_before_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "CONNECT_S", 0.3)
     with chat_engine.running() as url, silent() as dead:
-        texts = texts_of(client([dead, url], timeout_s=600.0).ask(questions(6)))
+        texts = texts_of(client([dead, url], timeout_s=10.0).ask(questions(6)))
         assert sorted(one["text"] for one in chat_engine.asked(url)) == sorted(texts)
-        [failure] = client([dead], timeout_s=600.0, retries=0).ask(questions(1))
+        [failure] = client([dead], timeout_s=10.0, retries=0).ask(questions(1))
         assert isinstance(failure, Failure)
         assert "connection failed" in failure.detail
 
