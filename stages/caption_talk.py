@@ -57,18 +57,17 @@ class CaptionTalks:
 
     def from_book(self, i: int) -> Judged | None:
         """What came of row `i` where the book answers everything that is asked about it."""
-        talk = self._talk(i)
+        talk = self._talk(i, only_known=True)
         try:
             next(talk)
         except StopIteration as end:
             return end.value if isinstance(end.value, Judged) else None
-        talk.close()
-        return None
+        raise AssertionError("a talk by the book alone asks nothing")
 
-    def _talk(self, i: int) -> Talk[Judged | Failure]:
+    def _talk(self, i: int, *, only_known: bool = False) -> Talk[Judged | Failure]:
         messages = self._messages(i)
         self._rows.cuts[i] = messages.cut
-        first = yield from self._ask(i, messages)
+        first = yield from self._ask(i, messages, only_known=only_known)
         if isinstance(first, Failure):
             return first
         judged = self._judge(i, first)
@@ -77,19 +76,22 @@ class CaptionTalks:
             return judged
         again = self._request.prompt.repair(faults)
         turns = [{"role": "assistant", "content": first.text}, {"role": "user", "content": again}]
-        second = yield from self._ask(i, self._messages(i, then=(first.text, again)), turns)
+        longer = self._messages(i, then=(first.text, again))
+        second = yield from self._ask(i, longer, turns, only_known=only_known)
         if isinstance(second, Answer):
             return _better(judged, self._judge(i, second))
         # A longer conversation that is refused (it does not fit) leaves the first caption as it is.
         return replace(judged, asked_again=True) if second.own else second
 
     def _ask(
-        self, i: int, messages: Messages, turns: Turns = ()
+        self, i: int, messages: Messages, turns: Turns = (), *, only_known: bool
     ) -> Generator[Question, Answer | Failure, Answer | Failure]:
         uid = self._rows.uids[i]
         key = self._request.key(messages, self._rows.sha256[i], turns)
         if (known := self._book.get(uid, key)) is not None:
             return known
+        if only_known:
+            return Failure("not answered yet", asked=False)
         url = self._request.image_url(self._rows.image(i))
         question = self._request.question(messages, url, turns, affinity=uid)
         if self._spend is not None and not self._spend.may_ask():
