@@ -1,5 +1,7 @@
 """Captions of a scene that are right, written from its truth."""
 
+from dataclasses import dataclass
+
 from demo.backgrounds import SETTINGS
 from demo.truth import ObjectTruth, SceneTruth
 
@@ -9,19 +11,77 @@ DEPTHS = {"near": "in the foreground", "middle": "in the middle distance", "far"
 DENSE_SIDES = SIDES | {"centre": "near the centre"}
 _LEFT, _RIGHT = 0.36, 0.64
 _NEAR, _FAR = 2 / 3, 0.4
+_HIDDEN = 0.05
+
+
+@dataclass(frozen=True)
+class ToldThing:
+    """What a dense caption says of one object.
+
+    Attributes:
+        size: small, medium or large; medium is not said.
+        depth, side: keys of `DEPTHS` and `DENSE_SIDES`.
+        text: that it is said to read.
+    """
+
+    category: str
+    colour: str
+    size: str
+    depth: str
+    side: str
+    hidden: bool = False
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class ToldRelation:
+    """That one thing is nearer than another, and to its left or right: numbers of the things."""
+
+    near: int
+    far: int
+    left: bool
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a dense caption says.
+
+    Attributes:
+        setting: a key of `SETTINGS`.
+        counts: how many there are said to be of each category, in place of how many objects there are.
+    """
+
+    setting: str
+    things: tuple[ToldThing, ...]
+    relation: ToldRelation | None = None
+    counts: tuple[tuple[str, int], ...] | None = None
+
+    def text(self) -> str:
+        sentences = [f"The image shows {SETTINGS[self.setting].phrase}."]
+        if self.things:
+            number = f"{NUMBERS[len(self.things)]} object{'' if len(self.things) == 1 else 's'}"
+            counted = [f"{NUMBERS[n]} {one}{'' if n == 1 else 's'}" for one, n in self.counts or ()] or [number]
+            listed = " and ".join([", ".join(counted[:-1]), counted[-1]] if counted[1:] else counted)
+            sentences.append(f"There {'is' if listed.startswith('one ') else 'are'} {listed} in view.")
+        sentences += [_sentence(one) for one in self.things]
+        if self.relation is not None:
+            sentences.append(_relation(self.relation, self.things))
+        return " ".join(sentences)
+
+
+def told(truth: SceneTruth) -> Told:
+    """Every object with its colour, place and depth, every sign's text, and how the nearest two lie to each other."""
+    things = tuple(
+        ToldThing(o.category, o.colour, o.size, depth_of(o, truth), side_of(o, truth), o.occlusion > _HIDDEN, o.text)
+        for o in truth.objects
+    )
+    near = ToldRelation(0, 1, is_left(truth.objects[0], truth.objects[1])) if len(things) >= 2 else None
+    return Told(truth.setting, things, near)
 
 
 def dense_caption(truth: SceneTruth) -> str:
-    """Every object with its colour, place and depth, every sign's text, and how the nearest two lie to each other."""
-    sentences = [f"The image shows {SETTINGS[truth.setting].phrase}."]
-    count = len(truth.objects)
-    if count:
-        verb, plural = ("is", "") if count == 1 else ("are", "s")
-        sentences.append(f"There {verb} {NUMBERS[count]} object{plural} in view.")
-    sentences += [_sentence(o, truth) for o in truth.objects]
-    if count >= 2:
-        sentences.append(_relation(truth.objects[0], truth.objects[1]))
-    return " ".join(sentences)
+    """All that `told` holds."""
+    return told(truth).text()
 
 
 def brief_caption(truth: SceneTruth) -> str:
@@ -33,7 +93,7 @@ def brief_caption(truth: SceneTruth) -> str:
     return " ".join(sentences)
 
 
-def name(item: ObjectTruth) -> str:
+def name(item: ObjectTruth | ToldThing) -> str:
     """As a caption calls an object, without its article: `small red ball`, or `red ball` for a medium one."""
     size = "" if item.size == "medium" else f"{item.size} "
     return f"{size}{item.colour} {item.category}"
@@ -55,12 +115,17 @@ def depth_of(item: ObjectTruth, truth: SceneTruth) -> str:
     return "near" if share > _NEAR else "middle" if share > _FAR else "far"
 
 
-def _sentence(item: ObjectTruth, truth: SceneTruth) -> str:
-    text = f"{with_article(name(item))} stands {DEPTHS[depth_of(item, truth)]} {DENSE_SIDES[side_of(item, truth)]}"
-    if item.occlusion > 0.05:
+def is_left(one: ObjectTruth, other: ObjectTruth) -> bool:
+    """Whether the middle of what is seen of one lies left of the other's."""
+    return _middle(one) < _middle(other)
+
+
+def _sentence(thing: ToldThing) -> str:
+    text = f"{with_article(name(thing))} stands {DEPTHS[thing.depth]} {DENSE_SIDES[thing.side]}"
+    if thing.hidden:
         text += ", partly hidden by something nearer"
-    if item.text is not None:
-        text += f', and it reads "{item.text}"'
+    if thing.text is not None:
+        text += f', and it reads "{thing.text}"'
     return _capital(text) + "."
 
 
@@ -68,9 +133,9 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _relation(near: ObjectTruth, far: ObjectTruth) -> str:
-    where = "left" if _middle(near) < _middle(far) else "right"
-    first, second = f"{near.colour} {near.category}", f"{far.colour} {far.category}"
+def _relation(relation: ToldRelation, things: tuple[ToldThing, ...]) -> str:
+    first, second = (f"{things[i].colour} {things[i].category}" for i in (relation.near, relation.far))
+    where = "left" if relation.left else "right"
     return f"The {first} is closer to the camera than the {second}, to the {where} of it."
 
 

@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     match given.command:
         case "data":
-            settings = DataSettings(given.split, given.scenes, given.first, given.draws, given.priors, given.bare)
+            shares = {"bare": given.bare, "repairs": given.repairs}
+            settings = DataSettings(given.split, given.scenes, given.first, given.draws, given.priors, **shares)
             print(f"{write_data(settings, given.out, given.workers)} rows: {given.out}")
         case "start":
             from demo.captioner.start import make_start
@@ -50,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--draws", type=_number, default=2, help="rows a training scene (default: %(default)s)")
     data.add_argument("--priors", choices=PRIORS, default="harder", help="whose errors (default: %(default)s)")
     data.add_argument("--bare", type=_share, default=BARE, help="share of rows without notes (default: %(default)s)")
+    data.add_argument(
+        "--repairs", type=_share, default=0.0, help="share of the others that are repairs (default: %(default)s)"
+    )
     data.add_argument("--out", type=Path, required=True)
     data.add_argument("--workers", type=_number, default=1, help="processes that render (default: %(default)s)")
     for name, what in (("start", "the model that training starts from"), ("parts", "towers and a language model")):

@@ -42,6 +42,7 @@ class DataSettings:
         priors: by the noise model, with more errors than the experts make or with as many; or by the experts
             themselves, who look at pictures as large as the demo's web serves them.
         bare: share of the training split's rows that have no notes.
+        repairs: share of its others that are repairs: a caption with faults, what the checks find, a better one.
     """
 
     split: Split
@@ -50,6 +51,7 @@ class DataSettings:
     draws: int = 1
     priors: PriorsKind = "harder"
     bare: float = BARE
+    repairs: float = 0.0
 
     @property
     def full_size(self) -> bool:
@@ -92,7 +94,7 @@ def _scene_lines(settings: DataSettings, out: Path, number: int) -> list[str]:
     scene, name, _ = _picture(settings, out, number)
     noise = _NOISES[settings.priors]
     if settings.split == "train":
-        made = list(rows(scene.truth, settings.draws, noise, settings.bare))
+        made = list(rows(scene.truth, settings.draws, noise, settings.bare, settings.repairs))
     else:
         made = list(rows(scene.truth, 1, noise, bare=0.0))
     return [_line(settings, row, f"{scene.truth.seed}-{i}", name) for i, row in enumerate(made)]

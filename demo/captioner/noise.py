@@ -181,9 +181,9 @@ def _boxes(
         i = rng.randrange(len(truth.objects))
         box = _loose(_fractions(truth.objects[i], truth), rng)
         found.append((rng.choice(present), _low(noise.false_scores, rng), box, i))
-    if rng.random() < noise.absent:
+    if rng.random() < noise.absent and truth.objects:
         label = rng.choice([c for c in CATEGORIES if c not in there])
-        i = rng.randrange(len(truth.objects)) if truth.objects else 0
+        i = rng.randrange(len(truth.objects))
         found.append((label, _low(noise.false_scores, rng), _anywhere(label, truth, rng), i))
     found.sort(key=lambda one: -one[1])
     return [

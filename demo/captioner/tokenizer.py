@@ -69,6 +69,28 @@ _CAPTION_PHRASES = (
     ", to the right of it.",
     *(f" {setting.phrase}." for setting in SETTINGS.values()),
 )
+_REPAIR_PHRASES = (
+    "Your description has these faults:\n-",
+    "\n\nWrite the whole description again without them. Answer with the description alone.",
+    ' The image has the text "',
+    '"; quote it.',
+    ' The text "',
+    '" is not spelled so in the image: "',
+    ' The quoted text "',
+    '" is not in the image.',
+    ' Nothing of the kind "',
+    '" was seen in the image; do not mention it.',
+    " is not left of the",
+    " is not right of the",
+    " is not nearer than the",
+    " is not in the foreground with the",
+    " in the background: the",
+    " is nearer.",
+    " of the image.",
+    " Fewer things called",
+    " The description",
+)
+"""Of the second turn. They are the last tokens, because the others had learnt their places before."""
 
 
 def pieces() -> list[str]:
@@ -86,15 +108,16 @@ def make_tokenizer() -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    known = pieces()
+    known = [*pieces(), *_REPAIR_PHRASES]
     in_boxes = [*NUMBERS_OF_BOXES, ", "]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    symbols = [to_bytes.pre_tokenize_str(piece)[0][0] for piece in (*known, *in_boxes)]
+    written = (*pieces(), *in_boxes, *_REPAIR_PHRASES)
+    symbols = [to_bytes.pre_tokenize_str(piece)[0][0] for piece in written]
     tokens = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *symbols]
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     alternatives = [
-        *(_bounded(piece) for piece in known),
+        *(_bounded(piece) for piece in sorted(known, key=len, reverse=True)),
         r"[01]\.\d{3}(?=[,\]])",
         r", (?=[01]\.\d{3}[,\]])",
         r"[\s\S]",

@@ -50,7 +50,7 @@ class Encoder:
         """
         pictures = [self._decoded(read()) for read in sample.images]
         text, answers = self._template.render(sample.messages)
-        ids, labels = self._tokens(text, answers)
+        ids, labels = self._tokens(text, answers[-1:] if sample.last_answer_only else answers)
         if ids.count(self._image_id) != len(pictures):
             raise BadRowError(
                 "placeholders", f"{ids.count(self._image_id)} image tokens in the text, {len(pictures)} pictures"

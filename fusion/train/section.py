@@ -96,7 +96,9 @@ class WebDatasetSource(_CaptionSource):
 
 
 class RowsSource(_CaptionSource):
-    """JSONL of image (a path), caption, and if known alt_text and priors ({expert: row}, as `package` writes them)."""
+    """JSONL of image (a path), caption, and if known alt_text and priors ({expert: row}, as `package` writes them).
+
+    A repair has `first`, too, the answer with faults, and its `findings` ({kind, detail}, as `package` writes them)."""
 
     format: Literal["rows"]
     path: str = located(description="JSONL file")

@@ -35,12 +35,14 @@ class Sample:
         images: reads the encoded bytes of each picture, in the order of their places in the messages.
         boxes: of each picture x1, y1, x2, y2, best first.
         boxes_in_pixels: of the stored picture; else boxes are fractions of its width and height.
+        last_answer_only: answers before the last one are shown and not learnt.
     """
 
     messages: list[Message]
     images: list[Callable[[], bytes]] = field(default_factory=list)
     boxes: Sequence[Sequence[Sequence[float]]] = field(default_factory=list)
     boxes_in_pixels: bool = False
+    last_answer_only: bool = False
 
 
 class Source(ABC):

@@ -1,6 +1,7 @@
 """Sources whose rows are a picture and its caption: DenseFusion's files, rows with priors, packaged shards."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ from fusion.train.sources.base import (
 from fusion.train.sources.records import Records
 
 
+@dataclass(frozen=True)
+class Faulty:
+    """An answer that a row's caption is the repair of.
+
+    Attributes:
+        findings: what the checks say of it, a sentence each.
+    """
+
+    answer: str
+    findings: list[str]
+
+
 class Asking:
     """What a row is asked: the prompt of its alt text and priors as the caption stage makes it, or a fixed question.
 
@@ -35,17 +48,34 @@ class Asking:
         self._prompt = Prompt(prompt) if prompt is not None else None
         self._question = question
 
-    def conversation(self, caption: str, alt_text: str | None = None, priors: Priors | None = None) -> list[Message]:
-        """Raises BadRowError for an empty caption."""
+    def conversation(
+        self,
+        caption: str,
+        alt_text: str | None = None,
+        priors: Priors | None = None,
+        faulty: Faulty | None = None,
+    ) -> list[Message]:
+        """Question and answer; with a faulty answer also that one, and the second question that its findings make.
+
+        Raises:
+            BadRowError: the caption is empty; there is a faulty answer and no prompt that could ask again.
+        """
         if not caption.strip():
             raise BadRowError("no_answer", "the caption is empty")
         answer = message("assistant", text_part(caption.strip()))
         if self._prompt is None:
+            if faulty is not None:
+                raise BadRowError("malformed", "a row with `first` needs data.sources.prompt, which asks again")
             return [message("user", image_part(), text_part(self._question)), answer]
         said = self._prompt.render(alt_text, priors or Priors())
+        asked = [message("system", text_part(said.system)), message("user", image_part(), text_part(said.user))]
+        if faulty is None:
+            return [*asked, answer]
+        again = self._prompt.repair(faulty.findings)
         return [
-            message("system", text_part(said.system)),
-            message("user", image_part(), text_part(said.user)),
+            *asked,
+            message("assistant", text_part(faulty.answer)),
+            message("user", text_part(again)),
             answer,
         ]
 
@@ -96,7 +126,7 @@ class DenseFusionCaptions(Source):
 
 
 class PriorRows(Source):
-    """Rows of a JSONL file with alt text and priors.
+    """Rows of a JSONL file with alt text and priors. One with `first` and `findings` teaches the second turn alone.
 
     Raises:
         RequestError: the file is missing or holds no records, or the prompt's template cannot be read.
@@ -104,7 +134,7 @@ class PriorRows(Source):
 
     def __init__(self, section: RowsSource) -> None:
         self._images = Path(section.images)
-        self._records = Records(Path(section.path), _caption_words)
+        self._records = Records(Path(section.path), _repair_words)
         self._asking = Asking(section.prompt, section.question)
         self.words: np.ndarray = self._records.words
         self.bytes = self._records.bytes
@@ -117,14 +147,42 @@ class PriorRows(Source):
         if not isinstance(record.get("image"), str):
             raise BadRowError("malformed", "no image")
         priors = priors_of(record.get("priors"))
-        messages = self._asking.conversation(_caption(record), record.get("alt_text"), priors)
-        return Sample(messages, [file_reader(self._images / record["image"])], [self._asking.boxes(priors)])
+        faulty = _faulty(record)
+        messages = self._asking.conversation(_caption(record), record.get("alt_text"), priors, faulty)
+        return Sample(
+            messages,
+            [file_reader(self._images / record["image"])],
+            [self._asking.boxes(priors)],
+            last_answer_only=faulty is not None,
+        )
 
 
 def _caption(record: dict[str, Any]) -> str:
     if not isinstance(record.get("caption"), str):
         raise BadRowError("malformed", "no caption")
     return record["caption"]
+
+
+def _faulty(record: dict[str, Any]) -> Faulty | None:
+    """Raises BadRowError where `first` is there and no text, or has no findings."""
+    first, found = record.get("first"), record.get("findings")
+    if first is None:
+        return None
+    if not isinstance(first, str) or not first.strip():
+        raise BadRowError("malformed", "`first` is no text")
+    try:
+        details = [str(one["detail"]) for one in (json.loads(found) if isinstance(found, str) else found or [])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadRowError("malformed", f"findings: {type(error).__name__}: {error}") from None
+    if not details:
+        raise BadRowError("malformed", "`first` without findings: nothing is to be repaired")
+    return Faulty(first.strip(), details)
+
+
+def _repair_words(record: dict[str, Any]) -> int:
+    faulty = _faulty(record)
+    more = [faulty.answer, *faulty.findings] if faulty else []
+    return _caption_words(record) + sum(len(text.split()) for text in more)
 
 
 def _caption_words(record: dict[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,11 +10,13 @@ from PIL import Image
 
 from demo.captioner.__main__ import main
 from demo.captioner.data import DataSettings, write_data
+from demo.captioner.repairing import faults
 from demo.captioner.rows import BARE, PROMPT, rows
 from demo.captioner.truth import VOCABULARY, false_boxes
 from demo.captions import dense_caption
 from demo.scene import render
 from demo.split import seeds, split_of
+from fusion.checks import Finding
 from fusion.evaluate.metrics import LESS_IS_BETTER, measure
 from fusion.evaluate.reader import ClaimReader
 from fusion.evaluate.truth import read_truth
@@ -42,6 +45,23 @@ def test_training_rows_hold_what_training_needs(tmp_path: Path, capsys: pytest.C
     again = tmp_path / "again"
     main([*command[:-1], str(again)])
     assert (again / "rows.jsonl").read_bytes() == (tmp_path / "rows.jsonl").read_bytes()
+
+
+def test_repairs_are_rows_with_a_first_answer_that_has_more_findings(tmp_path: Path) -> None:
+    main(["data", "--scenes", "12", "--draws", "2", "--bare", "0", "--repairs", "0.7", "--out", str(tmp_path)])
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    repairs = [line for line in lines if "first" in line]
+    assert len(lines) == 24 and 10 <= len(repairs) <= 22
+    for line in repairs:
+        priors = Priors.of(line["priors"])
+        ends = [[{"kind": str(one.kind), "detail": one.detail} for one in found] for found in _both_ends(line, priors)]
+        assert line["findings"] in ends and line["findings"]
+        assert len(faults(line["caption"], priors)) < len(line["findings"])
+
+
+def _both_ends(line: dict[str, Any], priors: Priors) -> list[list[Finding]]:
+    """What is found if the first answer was whole, and if its tokens ran out."""
+    return [faults(line["first"], priors, end) for end in ("stop", "length")]
 
 
 def test_captions_are_right_by_every_metric(tested: Path) -> None:

@@ -1,6 +1,7 @@
 """The noise model errs as it says, and every prior that it makes is one that the prompt takes."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -57,6 +58,12 @@ def test_harder_shows_more_of_what_is_not_there(truths: list[SceneTruth]) -> Non
         return count
 
     assert absent(HARDER) > absent(MEASURED) + 8
+
+
+def test_an_empty_scene_has_priors(truths: list[SceneTruth]) -> None:
+    empty = replace(truths[0], objects=())
+    for seed in range(40):
+        assert noisy_priors(empty, random.Random(seed), HARDER)["closed_set"]["boxes"] == []
 
 
 @given(st.integers(0, 10**6), st.sampled_from([MEASURED, HARDER]))

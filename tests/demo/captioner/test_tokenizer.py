@@ -5,13 +5,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from demo.captioner.noise import HARDER
+from demo.captioner.packing import WEIGHTS
 from demo.captioner.rows import PROMPT, rows
 from demo.captioner.tokenizer import CHAT_TEMPLATE, SPECIAL, make_tokenizer, pieces
 from demo.scene import render
 from demo.signs import words
 from demo.split import seeds
+from demo.weights import TRAINED
 from fusion.priors import Priors
 from fusion.prompt import Prompt
 
@@ -51,6 +54,26 @@ def test_every_phrase_is_in_use(written: list[tuple[str, str, str]]) -> None:
     assert phrases - used <= rare | {
         piece for piece in phrases if piece.endswith(("hot sky.", "stars.", "sea.", "buildings."))
     }
+
+
+def test_a_second_turn_is_short_and_comes_back() -> None:
+    prompt, counts = Prompt(PROMPT), []
+    for seed in seeds("train", 30):
+        for row in rows(render(seed, (160, 128)).truth, 1, bare=0.0, repairs=1.0):
+            if row.first is not None:
+                again = prompt.repair([one.detail for one in row.findings])
+                counts.append(len(tokens(again)))
+                assert "".join(tokens(again)) == again
+    assert len(counts) > 20 and sum(counts) / len(counts) < 25
+
+
+def test_what_weights_were_trained_with_keeps_its_numbers() -> None:
+    """The shipped embeddings have a row for every token, those of the second turn last."""
+    rows_of = load_file(TRAINED / "captioner" / WEIGHTS)["language_model.model.embed_tokens.weight"].shape[0]
+    vocabulary = TOKENIZER.get_vocab()
+    assert len(TOKENIZER) <= rows_of
+    words_before = [vocabulary[TOKENIZER.tokenize(piece)[0]] for piece in pieces() if len(piece.split()) > 1]
+    assert max(words_before) < min(vocabulary[TOKENIZER.tokenize(one)[0]] for one in (' The text "', " is nearer."))
 
 
 @given(st.text())

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,16 @@ def test_labels_are_the_answers_and_their_ends_token_by_token(name: str, connect
     decode = processor.tokenizer.decode
     assert [decode(row["input_ids"][start:end]) for start, end in runs] == [text[start:end] for start, end in spans]
     assert not (learnt & (row["input_ids"] == processor.image_token_id)).any()
+
+
+@pytest.mark.parametrize("name", names())
+def test_an_answer_that_was_repaired_is_shown_and_not_learnt(name: str) -> None:
+    encode = encoder(name)
+    given = sample((60, 40), (200, 50))
+    whole, last = encode(given), encode(replace(given, last_answer_only=True))
+    assert torch.equal(whole["input_ids"], last["input_ids"])
+    runs = _runs((last["labels"] != IGNORED).tolist())
+    assert runs == _runs((whole["labels"] != IGNORED).tolist())[1:] and len(runs) == 1
 
 
 def _both(pictures: list[Image.Image], boxes: list[Any]) -> list[tuple[Image.Image, Any]]:

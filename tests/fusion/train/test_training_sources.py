@@ -207,6 +207,59 @@ def test_rows_with_priors_are_asked_as_the_caption_stage_asks(tmp_path: Path, as
     assert asked.messages[0] == message("user", PICTURE, text_part("Q?"))
 
 
+FOUND = [{"kind": "wrong_side", "detail": "No dog is on the left."}, {"kind": "too_short", "detail": "Say more."}]
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_repair_is_asked_as_the_caption_stage_asks_again(tmp_path: Path, as_text: bool) -> None:
+    """Findings as a list, or as packaged samples hold them."""
+    row = {"image": "a.png", "caption": "A dog on the right.", "priors": PRIORS, "first": " A dog on the left. "}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row | {"findings": json.dumps(FOUND) if as_text else FOUND}))
+    section = PromptSection(template="tuned_engine.v1")
+    source = source_of(RowsSource(format="rows", path=str(path), images=str(tmp_path), prompt=section))
+    sample, prompt = source.sample(0), Prompt(section)
+    said = prompt.render(None, Priors.of(PRIORS))
+    assert sample.last_answer_only and source.words.tolist() == [5 + 5 + 6 + 2]
+    assert sample.messages == [
+        message("system", text_part(said.system)),
+        message("user", PICTURE, text_part(said.user)),
+        message("assistant", text_part("A dog on the left.")),
+        message("user", text_part(prompt.repair(["No dog is on the left.", "Say more."]))),
+        message("assistant", text_part("A dog on the right.")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "detail"),
+    [
+        ({"first": " ", "findings": FOUND}, "`first` is no text"),
+        ({"first": ["A cat."], "findings": FOUND}, "`first` is no text"),
+        ({"first": "A cat."}, "`first` without findings"),
+        ({"first": "A cat.", "findings": []}, "`first` without findings"),
+        ({"first": "A cat.", "findings": "[1"}, "findings: JSONDecodeError"),
+        ({"first": "A cat.", "findings": [{"kind": "wrong_side"}]}, "findings: KeyError"),
+        ({"first": "A cat.", "findings": ["No dog is on the left."]}, "findings: TypeError"),
+    ],
+)
+def test_a_repair_that_lacks_something_is_a_bad_row(tmp_path: Path, more: dict[str, Any], detail: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"image": "a.png", "caption": "A dog."} | more))
+    source = source_of(RowsSource(format="rows", path=str(path), images=str(tmp_path), prompt=PromptSection()))
+    with pytest.raises(BadRowError, match=f"malformed: {detail}"):
+        source.sample(0)
+
+
+def test_a_repair_needs_a_prompt_and_other_rows_may_have_findings(tmp_path: Path) -> None:
+    row = {"image": "a.png", "caption": "A dog.", "findings": FOUND}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(row)}\n{json.dumps(row | {'first': 'A cat.'})}\n")
+    source = source_of(RowsSource(format="rows", path=str(path), images=str(tmp_path)))
+    assert len(source.sample(0).messages) == 2 and not source.sample(0).last_answer_only
+    with pytest.raises(BadRowError, match=r"data\.sources\.prompt"):
+        source.sample(1)
+
+
 def test_packaged_shards_are_read_where_they_lie(tmp_path: Path) -> None:
     shards = packaged(tmp_path, shards=2, rows=7)
     dataset = tmp_path / "dataset"
