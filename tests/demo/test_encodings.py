@@ -8,7 +8,7 @@ import skimage.data
 from PIL import Image
 
 from demo.encodings import ENCODINGS, bomb
-from stages.images import decode_rgb
+from schemas.pictures import decode_rgb
 
 PHOTO = Image.fromarray(skimage.data.astronaut()).crop((0, 0, 500, 512))
 

@@ -19,9 +19,9 @@ from demo.planting import plant
 from demo.server import WorldServer
 from demo.world import World, build_world
 from schemas.ledger import Reason
+from schemas.pictures import decode_rgb
 from stages.base import ShardInput
 from stages.download import DownloadSection, DownloadStage
-from stages.images import decode_rgb
 from stages.ingest import IngestSection, IngestStage
 
 SCENES = 12
