@@ -55,7 +55,7 @@ def run(config: Config, location: str, observer: Observer, until: str | None = N
 
     Raises:
         RequestError: the request is wrong (nothing was started).
-        SetupError: a stage cannot start on any worker; what was committed stays.
+        SetupError: a stage cannot start, or go on, on any worker; what was committed stays.
     """
     storage = open_storage(location)
     location = storage.location
@@ -212,7 +212,7 @@ def _given_up(storage: Storage, store: Store, stages: list[Stage], segment: list
                 blocked.add(shard)
     for failure in failures:
         if failure.setup:
-            raise SetupError(f"{failure.stage} cannot start. {failure.error}")
+            raise SetupError(f"{failure.stage} cannot go on. {failure.error}")
     return failures
 
 

@@ -10,7 +10,7 @@ class RequestError(Exception):
 
 
 class SetupError(Exception):
-    """A stage cannot start anywhere (weights that do not load, an engine that never becomes healthy).
+    """A stage cannot go on anywhere (weights that do not load, an engine that never becomes healthy, a spent budget).
 
     The run stops and reports it once, instead of failing every shard in turn; exit code 1,
     because the shards remain to be done.

@@ -38,7 +38,7 @@ def test_the_stream_is_closed_before_a_stage_that_cannot_start_is_told(
     monkeypatch.setattr(runner, "_stream", stream)
     quiet = SimpleNamespace(segment_started=lambda *_: None, segment_ended=lambda: seen.append("ended"))
     lease = SimpleNamespace(lost=SimpleNamespace(is_set=lambda: False))
-    with pytest.raises(SetupError, match=r"^download cannot start\. The weights are not there\.$"):
+    with pytest.raises(SetupError, match=r"^download cannot go on\. The weights are not there\.$"):
         runner._run_segment(
             store.storage,
             str(tmp_path),
