@@ -27,12 +27,12 @@ from benchmarks.pictures import laid_out, photographs
 from benchmarks.threads import torch_threads
 from experts.open_clip_model import load_open_clip, open_clip_name
 from schemas.errors import RequestError, SetupError
+from schemas.pictures import decode_rgb
 from schemas.section import Resources
 from schemas.tables import DOWNLOAD
 from stages.base import ShardInput, ShardOutput, shard_name
 from stages.embed import EmbedSection, EmbedStage
 from stages.image_tower import ImageTower
-from stages.images import decode_rgb
 
 PICTURE = (1632, 1224)
 """2 megapixels."""

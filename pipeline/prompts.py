@@ -15,6 +15,7 @@ from PIL import Image
 from fusion.budget import counts_as_the_worker
 from fusion.engine import BadInputError
 from fusion.prompt import Messages
+from fusion.request import CaptionRequest
 from fusion.tokens import Estimate, ModelTokenizer, fetched_tokenizer_file, tokenizer_file
 from pipeline.config import load_run, override_config
 from pipeline.fingerprint import changes, stage_identity, with_inputs
@@ -28,8 +29,7 @@ from pipeline.work import inputs_of
 from schemas.errors import IncompleteRunError, RequestError
 from schemas.section import ModelRef
 from stages.base import ShardInput, Stage
-from stages.caption import CaptionStage
-from stages.caption_request import CaptionRequest
+from stages.caption import CaptionStage, request_of
 from stages.caption_rows import CaptionRows
 from stages.caption_section import CaptionSection
 from stages.priors import DecidedPriors
@@ -62,7 +62,7 @@ def prompt_of(location: str, overrides: Sequence[str], uid: str) -> dict[str, An
     shard, uid = _find(store, stages, location, uid)
     rows = _row(store, stage, DecidedPriors(config.perceive), location, shard, uid)
     notes = _tokenizer_note(stage.config)
-    request = CaptionRequest(stage.config)
+    request = request_of(stage.config)
     stage.identity = {**stage.identity, "prompt": request.prompt.version()}
     messages = request.prompt.render(rows.alt_texts[0], rows.priors_of(0))
     because = _differences(store, stage, shard)

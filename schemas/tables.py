@@ -191,9 +191,7 @@ CAPTION = pa.schema(
     [
         UID,
         _field("caption", pa.string()),
-        _field(
-            "structured", pa.string(), null=True, about="the whole answer, JSON, where caption.structured is set"
-        ),
+        _field("structured", pa.string(), null=True, about="the whole answer, JSON, where caption.structured is set"),
         _field("repaired", pa.bool_(), about="the second answer, after the findings were given back to the model"),
         _field("findings", pa.list_(FINDING), about="what the checks say about this caption"),
         _field("finish_reason", pa.string(), about="as the engine states it"),

@@ -14,12 +14,12 @@ from fusion.budget import tokenizer_identity
 from fusion.engine import Answer, Engine, Failure, Question
 from fusion.notes import Cut
 from fusion.prompt import Messages, Prompt
+from fusion.request import CaptionRequest, check_instructions
 from schemas.errors import RequestError, SetupError
 from schemas.ledger import Drop, Reason
 from schemas.tables import CAPTION
 from stages.answer_book import KIND, AnswerBook
 from stages.base import POISON_DETAIL, MapStage, ShardInput, ShardOutput
-from stages.caption_request import CaptionRequest, check_budget
 from stages.caption_rows import CaptionRows
 from stages.caption_section import CaptionSection
 from stages.caption_talk import CaptionTalks, Judged
@@ -37,6 +37,18 @@ class _Stop:
 
     reason: Reason
     detail: str
+
+
+def request_of(config: CaptionSection, engine: str = "") -> CaptionRequest:
+    """Makes the stage's requests.
+
+    Args:
+        engine: identity of what answers.
+
+    Raises:
+        RequestError: as CaptionRequest.
+    """
+    return CaptionRequest(config.engine, config.prompt, config.budget, config, config.image_max_side, engine)
 
 
 class CaptionStage(MapStage):
@@ -88,11 +100,12 @@ class CaptionStage(MapStage):
                     f"caption.prompt.{expert} shows a prior of perceive.{expert}, which is null. Turn the expert on, "
                     f"or set caption.prompt.{expert}=false."
                 )
-        check_budget(self.config)
+        config = self.config
+        check_instructions(config.engine, config.prompt, config.budget, config)
 
     def open(self) -> None:
         try:
-            self._request = CaptionRequest(self.config, self.identity["engine"])
+            self._request = request_of(self.config, self.identity["engine"])
         except RequestError as error:  # what is asked for is not there where the worker runs
             raise SetupError(str(error)) from None
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from fusion.checks import Caption, Finding, FindingKind, check, faultiness
 from fusion.engine import Answer, Failure, Question, Talk
 from fusion.prompt import Messages
+from fusion.request import CaptionRequest, Turns
 from stages.answer_book import AnswerBook
-from stages.caption_request import CaptionRequest, Turns
 from stages.caption_rows import CaptionRows
 from stages.caption_section import CaptionSection
 from stages.spend import SpendLedger
@@ -87,7 +87,9 @@ class CaptionTalks:
         self, i: int, messages: Messages, turns: Turns = (), *, only_known: bool
     ) -> Generator[Question, Answer | Failure, Answer | Failure]:
         uid = self._rows.uids[i]
-        key = self._request.key(messages, self._rows.sha256[i], turns)
+        structured = self._config.structured
+        further = structured.decides() if structured is not None else None
+        key = self._request.key(messages, self._rows.sha256[i], turns, further)
         if (known := self._book.get(uid, key)) is not None:
             return known
         if only_known:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from schemas.pictures import decode_rgb
 from stages.base import ShardInput
 from stages.image_tower import ImageTower
-from stages.images import decode_rgb
 
 _BATCHES_AHEAD = 2
 _SPAN_BYTES = 4 << 20
@@ -100,10 +100,8 @@ def _fill(tower: ImageTower, shard: ShardInput, batch: Batch, span: _Span) -> di
     for place, offset, size in zip(span.places, span.offsets, span.sizes, strict=True):
         try:
             picture = decode_rgb(bytes(data[offset - start : offset - start + size]), tower.least)
-        except MemoryError:
-            raise
-        except Exception as error:  # Pillow's decoders raise many kinds
-            failed[place] = f"{type(error).__name__}: {error}".splitlines()[0]
+        except ValueError as error:
+            failed[place] = str(error)
         else:
             pictures[place] = tower.prepare(picture)
     return failed

@@ -12,10 +12,10 @@ from pydantic import Field, create_model, model_validator
 
 from experts.base import ROW, Context, Expert, ExpertSection, Prior
 from experts.registry import EXPERTS
+from schemas.pictures import decode_rgb
 from schemas.section import Section
 from stages.base import POISON_DETAIL, MapStage, ShardInput, ShardOutput, align
 from stages.devices import device_lost, out_of_memory
-from stages.images import decode_rgb
 
 # Images fail one by one; an expert that fails on as many as this and on all of a shard is itself at fault.
 ALL_FAILED = 8
@@ -212,10 +212,8 @@ class PerceiveStage(MapStage):
         data = rows.image(row)
         try:
             image = decode_rgb(data, self._least)
-        except MemoryError:
-            raise
-        except Exception as error:  # Pillow's decoders raise many kinds
-            picture.error = f"did not decode: {_words(error)}"
+        except ValueError as error:
+            picture.error = f"did not decode: {str(error)[:300]}"
         else:
             self._prepare(picture, image)
         picture.seconds = time.perf_counter() - started

@@ -11,8 +11,7 @@ from benchmarks.caption.scenes import GivenPriors, SceneRows, section
 from benchmarks.comparison import Comparison, compare
 from demo.captioner.rows import PROMPT
 from schemas.errors import ContractError
-from stages.caption import CaptionStage
-from stages.caption_request import CaptionRequest
+from stages.caption import CaptionStage, request_of
 from stages.caption_rows import CaptionRows
 
 # Lets the benchmark empty the server's caches, so that neither side finds what the other left.
@@ -77,7 +76,7 @@ def throughput(model: Path, scratch: Path, rows: SceneRows, rounds: int, concurr
 
 def _bodies(stage: CaptionStage, rows: SceneRows, scratch: Path) -> list[bytes]:
     """Every row's request, made beforehand."""
-    config, request = stage.config, CaptionRequest(stage.config)
+    config, request = stage.config, request_of(stage.config)
     seen = CaptionRows(rows.shard(scratch), GivenPriors())
     made = []
     for i in range(len(seen.uids)):

@@ -26,9 +26,9 @@ from benchmarks.machine import machine
 from benchmarks.pictures import laid_out, photographs
 from benchmarks.threads import torch_threads
 from experts.registry import EXPERTS
+from schemas.pictures import decode_rgb
 from schemas.tables import SELECT, TAGS_PRIOR
 from stages.base import ShardInput, ShardOutput, shard_name
-from stages.images import decode_rgb
 from stages.perceive import PerceiveStage
 
 PICTURE = (1632, 1224)

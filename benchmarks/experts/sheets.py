@@ -35,7 +35,7 @@ from fusion.box_choice import BoxChoiceSection, area, choose_boxes
 from fusion.priors import Box, Priors
 from pipeline.config import Config
 from schemas.errors import SetupError
-from stages.images import decode_rgb
+from schemas.pictures import decode_rgb
 from stages.priors import DecidedPriors
 
 FIRST = 900_000

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fusion.evaluate.section import ClipSection
-from fusion.pictures import decoded
 from schemas.errors import RequestError, SetupError
+from schemas.pictures import decode_rgb
 
 WEIGHT = 2.5
 PREFIX = "A photo depicts "
@@ -71,6 +71,6 @@ class ClipScore:
 
 def _picture(file: Path) -> Any:
     try:
-        return decoded(file.read_bytes())
+        return decode_rgb(file.read_bytes())
     except ValueError as error:
         raise RequestError(f"The picture {file} does not decode: {error}.") from None

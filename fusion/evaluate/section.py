@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fusion.budget import BudgetSection
 from fusion.engine import EngineSection, SamplingSection
 from fusion.prompt import PromptSection
 from schemas.section import ModelRef, Section, located, runtime
@@ -38,6 +39,7 @@ class EngineCaptioner(SamplingSection, _Shown):
 
     kind: Literal["engine"]
     engine: EngineSection = Field(description="which model answers, and how its server is run")
+    budget: BudgetSection = Field(BudgetSection(), description="what a prompt may take of the engine's window")
     image_max_side: int = Field(1344, ge=32, le=8192, description="pixels of the longer edge of pictures that are sent")
     device: Literal["cpu", "cuda"] = runtime("cpu", description="where a server that is started here computes")
     concurrency: int = runtime(64, ge=1, le=4096, description="requests under way at once")

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from fusion.model.processing import FusionProcessor
-from fusion.pictures import decoded
 from fusion.train.chat_template import ChatTemplate, Span
 from fusion.train.sources.base import BadRowError, Sample
 from schemas.errors import RequestError
+from schemas.pictures import decode_rgb
 
 IGNORED = -100
 """Label of a token that is not to be learnt; the convention of transformers' losses."""
@@ -65,7 +65,7 @@ class Encoder:
 
     def _decoded(self, data: bytes) -> Image.Image:
         try:
-            return decoded(data)
+            return decode_rgb(data)
         except ValueError as error:
             raise BadRowError("undecodable", str(error)) from None
 

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from stages.images import decode_rgb
+from schemas.pictures import decode_rgb
 
 _EDGE = 720
 _QUALITY = 72
@@ -21,7 +21,7 @@ def thumbnail_uri(content: bytes, edge: int = _EDGE) -> str | None:
     """
     try:
         image = decode_rgb(content, (edge, edge))
-    except (OSError, ValueError):
+    except ValueError:
         return None
     image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     return _uri(image)

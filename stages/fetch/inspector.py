@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from PIL import ExifTags, Image
 
 from schemas.ledger import Reason
+from schemas.pictures import decode_rgb
 from stages.fetch.errors import FetchRefused
 from stages.fetch.gif import gif_frames
-from stages.images import decode_rgb
 
 # Formats that may be allowed, by Pillow's lower-case name, with the file extension of each. Formats that Pillow hands
 # to other programs, or that are collections of pictures, are not among them.
@@ -75,7 +75,7 @@ class Inspector:
             name, orientation = self._header(data)
             try:
                 picture = decode_rgb(data)
-            except Exception as error:  # decoders raise anything: struct.error, SyntaxError, ZeroDivisionError, ...
+            except ValueError as error:
                 raise FetchRefused(Reason.DECODE, f"{name}: {error}") from error
         return Inspected(
             sha256=hashlib.sha256(data).hexdigest(),

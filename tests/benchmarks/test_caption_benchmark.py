@@ -1,4 +1,4 @@
-"""The caption benchmark on few scenes: what must be exact is, and ratios are there; how large they are is its page's."""
+"""The caption benchmark on few scenes: what must be exact is, and ratios are there, whatever they are."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -8,7 +8,7 @@ import skimage.data
 from PIL import Image
 
 from demo.encodings import ENCODINGS, bomb
-from stages.images import decode_rgb
+from schemas.pictures import decode_rgb
 
 PHOTO = Image.fromarray(skimage.data.astronaut()).crop((0, 0, 500, 512))
 
@@ -42,7 +42,7 @@ def test_animated_has_two_frames() -> None:
 def test_cut_short_states_its_size_and_does_not_decode() -> None:
     data = ENCODINGS["cut_short"](PHOTO)
     assert Image.open(io.BytesIO(data)).size == PHOTO.size
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match="truncated"):
         decode_rgb(data)
 
 

@@ -19,9 +19,9 @@ from demo.planting import plant
 from demo.server import WorldServer
 from demo.world import World, build_world
 from schemas.ledger import Reason
+from schemas.pictures import decode_rgb
 from stages.base import ShardInput
 from stages.download import DownloadSection, DownloadStage
-from stages.images import decode_rgb
 from stages.ingest import IngestSection, IngestStage
 
 SCENES = 12
@@ -114,7 +114,7 @@ def test_bad_urls_answer_what_is_expected_of_them(world: World) -> None:
             with pytest.raises(Image.UnidentifiedImageError):
                 Image.open(io.BytesIO(opener.open(url, timeout=10).read()))
         for url in by_reason[Reason.DECODE]:
-            with pytest.raises(OSError):
+            with pytest.raises(ValueError):
                 decode_rgb(opener.open(url, timeout=10).read())
         for url in by_reason[Reason.TOO_SMALL]:
             assert min(decode_rgb(opener.open(url, timeout=10).read()).size) < 448

@@ -18,7 +18,7 @@ from experts.closed_set import ClosedSet, ClosedSetSection
 from experts.closed_set_detectors.detr import numbered
 from experts.detr_pixels import LONGEST_ASPECT, LONGEST_SIDE, least_side, masked_pixels
 from schemas.errors import SetupError
-from stages.images import decode_rgb
+from schemas.pictures import decode_rgb
 from tests.photographs import awkward_files
 from tests.scenes import rendered
 

@@ -18,9 +18,9 @@ from experts.registry import EXPERTS
 from experts.taggers.base import TagsSection
 from experts.taggers.open_clip import DEFAULT_LABELS
 from schemas.errors import RequestError, SetupError
+from schemas.pictures import decode_rgb
 from schemas.section import ModelRef
 from schemas.tables import check_table
-from stages.images import decode_rgb
 from tests.photographs import awkward_files, photograph
 from tests.scenes import rendered
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from experts.ocr import Ocr, OcrSection, _Read
 from experts.readers.base import Line
 from schemas.errors import SetupError
+from schemas.pictures import decode_rgb
 from schemas.tables import OCR_PRIOR
-from stages.images import decode_rgb
 from tests.photographs import awkward_files, encoded, photograph, turned
 
 

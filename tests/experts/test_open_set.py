@@ -19,7 +19,7 @@ from experts.boxes import corners, measured_rows
 from experts.open_set import OpenSet, OpenSetSection
 from experts.open_set_detectors.owlv2 import LONGEST_ASPECT, LONGEST_SIDE, in_picture
 from schemas.errors import RequestError
-from stages.images import decode_rgb
+from schemas.pictures import decode_rgb
 from tests.photographs import awkward_files
 from tests.scenes import rendered
 

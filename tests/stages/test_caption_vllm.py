@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from benchmarks.fusion import llava
+from fusion.image_url import image_url
 from fusion.priors import Priors
 from fusion.prompt import Prompt
 from schemas.errors import SetupError
 from stages.base import ShardOutput, align
 from stages.caption import CaptionStage
 from stages.caption_section import CaptionSection
-from stages.image_url import image_url
 from tests.fakes.packaged import photograph, uid_of
 from tests.fakes.perceived import (
     PRIORS,

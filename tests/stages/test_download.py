@@ -18,13 +18,13 @@ from skimage import data as photographs
 
 from schemas.errors import SetupError
 from schemas.ledger import Reason
+from schemas.pictures import decode_rgb
 from schemas.tables import DOWNLOAD, INGEST, check_table
 from stages.base import ShardInput
 from stages.download import DownloadSection, DownloadStage
 from stages.fetch.errors import FetchRefused
 from stages.fetch.health import HostHealth
 from stages.fetch.inspector import EXTENSIONS
-from stages.images import decode_rgb
 from tests.fakes.hostile_server import answer, certificate, raw, redirect, serve
 from tests.photographs import encoded
 

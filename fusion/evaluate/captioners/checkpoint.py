@@ -7,9 +7,9 @@ from typing import Any
 from fusion.evaluate.captioners.base import Captioned, Captioner, messages, picture_file
 from fusion.evaluate.section import CheckpointCaptioner
 from fusion.evaluate.truth import TruthRow
-from fusion.pictures import decoded
 from fusion.prompt import Messages, Prompt, PromptSection
 from schemas.errors import SetupError
+from schemas.pictures import decode_rgb
 
 
 class CaptionsOfCheckpoint(Captioner):
@@ -68,7 +68,7 @@ class CaptionsOfCheckpoint(Captioner):
         failures: dict[int, str] = {}
         for i, file in enumerate(files):
             try:
-                pictures.append(decoded(file.read_bytes()))
+                pictures.append(decode_rgb(file.read_bytes()))
             except ValueError as error:
                 failures[i] = f"{file}: {error}"
         good = [one for i, one in enumerate(said) if i not in failures]

@@ -1,20 +1,15 @@
 """Captions of an engine behind the OpenAI chat API, as the caption stage asks it."""
 
-import base64
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
-
-from fusion.checkpoint import takes_boxes
-from fusion.engine import Answer, BadInputError, Engine, MessageList, Question
+from fusion.engine import Answer, BadInputError, Engine, Question
 from fusion.evaluate.captioners.base import Captioned, Captioner, messages, picture_file
 from fusion.evaluate.section import EngineCaptioner
 from fusion.evaluate.truth import TruthRow
-from fusion.pictures import decoded
-from fusion.prompt import Prompt, PromptSection
+from fusion.prompt import PromptSection
+from fusion.request import CaptionRequest
 from schemas.errors import SetupError
 
 
@@ -23,7 +18,8 @@ class CaptionsOfEngine(Captioner):
 
     def __init__(self, section: EngineCaptioner, prompt: PromptSection, images: Path) -> None:
         self._section, self._images = section, images
-        self._prompt = Prompt(section.prompt or prompt)
+        chosen = section.prompt or prompt
+        self._request = CaptionRequest(section.engine, chosen, section.budget, section, section.image_max_side)
 
     def caption(self, rows: Sequence[TruthRow]) -> list[Captioned]:
         files = [picture_file(row, self._images) for row in rows]
@@ -37,8 +33,7 @@ class CaptionsOfEngine(Captioner):
         )
         try:
             engine.start()
-            boxes = takes_boxes(section.engine)
-            made = [self._question(row, file, boxes) for row, file in zip(rows, files, strict=True)]
+            made = [partial(self._question, row, file) for row, file in zip(rows, files, strict=True)]
             answers = engine.client(section).ask(made)
         finally:
             engine.stop()
@@ -51,28 +46,9 @@ class CaptionsOfEngine(Captioner):
             )
         return [Captioned(one.text) if isinstance(one, Answer) else Captioned("", one.detail) for one in answers]
 
-    def _question(self, row: TruthRow, file: Path, with_boxes: bool) -> Callable[[], Question]:
-        def make() -> Question:
-            said = messages(row, self._section.notes, self._prompt)
-            try:
-                url = _data_url(file.read_bytes(), self._section.image_max_side)
-            except ValueError as error:
-                raise BadInputError(f"{file}: {error}") from error
-            boxes = [[box["x1"], box["y1"], box["x2"], box["y2"]] for box in said.boxes]
-            content: list[dict[str, Any]] = [
-                {"type": "image_url", "image_url": {"url": url}},
-                {"type": "text", "text": said.user},
-            ]
-            asked: MessageList = [{"role": "system", "content": said.system}, {"role": "user", "content": content}]
-            return Question(asked, boxes if with_boxes else None)
-
-        return make
-
-
-def _data_url(data: bytes, max_side: int) -> str:
-    """The picture as a PNG: what the engine sees is what the file holds, upright and at most `max_side` px long."""
-    picture = decoded(data)
-    picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    png = io.BytesIO()
-    picture.save(png, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    def _question(self, row: TruthRow, file: Path) -> Question:
+        said = messages(row, self._section.notes, self._request.prompt)
+        try:
+            return self._request.question(said, self._request.image_url(file.read_bytes()))
+        except BadInputError as error:
+            raise BadInputError(f"{file}: {error}") from error

@@ -11,7 +11,7 @@ from experts.base import ROW
 from experts.closed_set import ClosedSet, ClosedSetSection
 from experts.closed_set_detectors.file import records, upright
 from schemas.errors import RequestError
-from stages.images import decode_rgb
+from schemas.pictures import decode_rgb
 from tests.photographs import ORIENTATION, encoded
 
 RECORDS = [

@@ -13,7 +13,7 @@ from experts.detr_pixels import LONGEST_ASPECT, LONGEST_SIDE
 from experts.open_set import OpenSet, OpenSetSection
 from experts.open_set_detectors.grounding_dino import token_owners
 from schemas.errors import RequestError, SetupError
-from stages.images import decode_rgb
+from schemas.pictures import decode_rgb
 from tests.fakes import grounding_dino
 from tests.photographs import awkward_files
 from tests.scenes import rendered

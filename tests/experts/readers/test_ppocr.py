@@ -11,7 +11,7 @@ from PIL import Image
 from experts.ocr import Ocr, OcrSection
 from experts.readers.layout import crop_line
 from schemas.errors import RequestError, SetupError
-from stages.images import decode_rgb
+from schemas.pictures import decode_rgb
 from tests.experts.test_ocr import lies_on, signboard, texts
 from tests.photographs import awkward_files, photograph
 

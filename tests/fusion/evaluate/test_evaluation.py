@@ -14,9 +14,9 @@ from benchmarks.fusion.tiny import tiny_config, tiny_model, tiny_processor
 from fusion.evaluate.clip_score import PREFIX, ClipScore
 from fusion.evaluate.evaluation import evaluate
 from fusion.evaluate.section import ClipSection, EvaluateSection
-from fusion.pictures import decoded
 from pipeline.cli import main
 from schemas.errors import RequestError, SetupError
+from schemas.pictures import decode_rgb
 from tests.fakes import chat_engine
 
 COLOURS = ("red", "blue", "green")
@@ -130,7 +130,7 @@ def test_clip_score_is_the_papers(folder: Path, small_weights: dict[str, Path]) 
     model, _, transform = open_clip.create_model_and_transforms(name)
     files, captions = [folder / "0.png", folder / "1.png"], ["a red ball", " "]
     with torch.inference_mode():
-        image = model.eval().encode_image(transform(decoded(files[0].read_bytes()))[None], normalize=True)
+        image = model.eval().encode_image(transform(decode_rgb(files[0].read_bytes()))[None], normalize=True)
         text = model.encode_text(open_clip.get_tokenizer(name)([PREFIX + captions[0]]), normalize=True)
     scores = ClipScore(ClipSection(model=str(small_weights["clip"]))).scores(files, captions)
     assert scores == pytest.approx([2.5 * max(float((image * text).sum()), 0), 0], abs=1e-5)

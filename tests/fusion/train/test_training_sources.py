@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from fusion.box_choice import BoxChoiceSection, choose_boxes
-from fusion.pictures import decoded
 from fusion.priors import Priors
 from fusion.prompt import Prompt, PromptSection
 from fusion.train.section import DenseFusionSource, LLaVASource, RowsSource, WebDatasetSource
@@ -21,7 +19,6 @@ from fusion.train.sources.object_boxes import ObjectBoxes
 from fusion.train.sources.records import Records
 from schemas.errors import RequestError
 from stages.dataset import assemble_dataset
-from stages.images import decode_rgb
 from tests.fakes.packaged import EXPERTS, packaged
 
 PICTURE, ASK = image_part(), text_part("What?")
@@ -369,29 +366,3 @@ def test_llava_rows_get_the_boxes_of_their_id(tmp_path: Path) -> None:
     source = llava(tmp_path / "rows.json", rows, boxes=str(path))
     assert [source.sample(i).boxes for i in range(3)] == [[[[1, 2, 3, 4]]], [[]], []]
     assert source.sample(0).boxes_in_pixels
-
-
-def test_pictures_are_decoded_as_every_stage_decodes_them() -> None:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 255, (30, 40, 4), dtype=np.uint8)
-    odd = {
-        "lying": (Image.fromarray(pixels[:, :, :3]), "JPEG", {"exif": _turned()}),
-        "transparent": (Image.fromarray(pixels), "PNG", {}),
-        "palette": (Image.fromarray(pixels[:, :, :3]).quantize(8), "GIF", {"transparency": 2}),
-        "deep grey": (Image.fromarray(rng.integers(0, 65535, (30, 40), dtype=np.uint16)), "PNG", {}),
-        "cmyk": (Image.fromarray(pixels[:, :, :3]).convert("CMYK"), "JPEG", {}),
-        "grey": (Image.fromarray(pixels[:, :, 0]), "PNG", {}),
-    }
-    for name, (picture, form, options) in odd.items():
-        out = io.BytesIO()
-        picture.save(out, form, **options)
-        mine, theirs = decoded(out.getvalue()), decode_rgb(out.getvalue())
-        assert mine.mode == "RGB" and np.array_equal(mine, theirs), name
-    with pytest.raises(ValueError, match="UnidentifiedImageError"):
-        decoded(b"")
-
-
-def _turned() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif.tobytes()

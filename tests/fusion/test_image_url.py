@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from stages.image_url import image_url
+from fusion.image_url import image_url
 
 PHOTO = Image.fromarray(data.chelsea())
 

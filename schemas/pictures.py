@@ -1,4 +1,4 @@
-"""Decoding as every stage does it: one frame, EXIF orientation applied, RGB."""
+"""The image frame, as everybody sees it: one frame, EXIF orientation applied, RGB."""
 
 import io
 
@@ -19,8 +19,17 @@ def decode_rgb(data: bytes, least: tuple[int, int] | None = None) -> Image.Image
             decoding and of the resizing after it. None decodes every pixel.
 
     Raises:
-        OSError, ValueError: the bytes do not decode whole.
+        ValueError: the bytes do not decode whole; the decoder's error and its first line.
     """
+    try:
+        return _decoded(data, least)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise anything: struct.error, SyntaxError, ZeroDivisionError, ...
+        raise ValueError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+
+
+def _decoded(data: bytes, least: tuple[int, int] | None) -> Image.Image:
     with Image.open(io.BytesIO(data)) as image:
         upright = ImageOps.exif_transpose(_loaded(image, least))
     if upright.mode.startswith("I;16") or upright.mode == "I":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from stages.images import decode_rgb
+from schemas.pictures import decode_rgb
 from tests.photographs import awkward_files, encoded, photograph, turned
 
 NAMES = ["retina", "hubble_deep_field", "astronaut", "coffee", "rocket"]
@@ -70,7 +70,7 @@ def test_other_formats_and_small_images_are_decoded_as_before():
 
 def test_half_a_file_is_no_picture():
     data = encoded(photograph("coffee"), "JPEG")
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match="OSError: image file is truncated"):
         decode_rgb(data[: len(data) // 2], (32, 32))
 
 

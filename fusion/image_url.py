@@ -6,7 +6,7 @@ import warnings
 
 from PIL import ExifTags, Image
 
-from stages.images import decode_rgb
+from schemas.pictures import decode_rgb
 
 MAX_ORIGINAL_BYTES = 4 << 20
 _SENT_AS_THEY_ARE = {"JPEG", "PNG", "WEBP"}
