@@ -533,7 +533,7 @@ def _print_json(value: Any) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    err.print(Text.assemble(("error:", "bold red"), " ", message))
+    err.print(Text.assemble(("error:", "bold red"), " ", message), soft_wrap=True)
     raise SystemExit(code)
 
 
