@@ -39,7 +39,7 @@ class MetadataReader(ABC):
             yield
         except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error) as e:
             raise RequestError(
-                f"{self.path} cannot be read: {str(e).splitlines()[0]}. "
+                f"{self.path} cannot be read: {str(e).splitlines()[0].rstrip('.')}. "
                 "Fetch the file again, or take it out of ingest.sources."
             ) from e
 
