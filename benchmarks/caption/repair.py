@@ -7,7 +7,6 @@ the CPU. Both passes have the same first answers. The checks hold captions again
 captions are also judged by what is true of the scenes.
 """
 
-import argparse
 import json
 import tempfile
 from collections import Counter
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.caption.scenes import EXPERTS, GivenPriors, SceneRows, captioner, section
+from benchmarks.command import scenes_main
 from benchmarks.machine import machine
 from demo.captioner.data import ROWS, VOCABULARY_FILE, DataSettings, write_data
 from fusion.checks import FindingKind
@@ -156,16 +156,7 @@ def show(answer: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    command = argparse.ArgumentParser(prog="python -m benchmarks.caption.repair", description=__doc__)
-    command.add_argument("--json", action="store_true", help="print JSON in place of tables")
-    command.add_argument("--scenes", type=int, default=200)
-    command.add_argument("--first", type=int, default=0, help="number of the first scene; any, for fresh ones")
-    given = command.parse_args(arguments)
-    answer = measure(given.scenes, given.first)
-    if given.json:
-        print(json.dumps(answer, indent=2))
-    else:
-        show(answer)
+    scenes_main("caption.repair", __doc__ or "", 200, measure, show, arguments)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@
 Notes are the demo's experts' own and the alt text that the page has; the signs' words are in no training scene.
 """
 
-import argparse
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import scenes_main
 from benchmarks.machine import machine
 from demo.captioner.data import DataSettings, PriorsKind, write_data
 from demo.weights import make_weights
@@ -132,16 +131,7 @@ def show(answer: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    command = argparse.ArgumentParser(prog="python -m benchmarks.fusion.captioner", description=__doc__)
-    command.add_argument("--json", action="store_true", help="print JSON in place of tables")
-    command.add_argument("--scenes", type=int, default=400)
-    command.add_argument("--first", type=int, default=0, help="number of the first scene; any, for fresh ones")
-    given = command.parse_args(arguments)
-    answer = measure(given.scenes, given.first)
-    if given.json:
-        print(json.dumps(answer, indent=2))
-    else:
-        show(answer)
+    scenes_main("fusion.captioner", __doc__ or "", 400, measure, show, arguments)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Started, watched and ended by `server` and `guardian`; asked by `client`, which 
 the `pace` that a host allows; `engine` is all of it behind one door.
 """
 
-from fusion.engine.answers import Answer, BadInputError, Failure, MessageList, Question
+from fusion.engine.answers import Answer, BadInputError, Failure, Question
 from fusion.engine.client import ChatClient, SamplingSection, Talk
 from fusion.engine.engine import Engine
 from fusion.engine.section import EngineSection
@@ -16,7 +16,6 @@ __all__ = [
     "Engine",
     "EngineSection",
     "Failure",
-    "MessageList",
     "Question",
     "SamplingSection",
     "Talk",

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-MessageList = list[dict[str, Any]]
-
 
 class BadInputError(ValueError):
     """A row's messages cannot be made (its image does not decode); the row fails alone."""
@@ -21,7 +19,7 @@ class Question:
             beginning; empty goes anywhere.
     """
 
-    messages: MessageList
+    messages: list[dict[str, Any]]
     boxes: list[list[float]] | None = None
     affinity: str = ""
 

@@ -12,7 +12,8 @@ MEAN_OVER = 32
 
 
 class Pace:
-    """Spaces questions evenly, within requests and tokens a minute. One client's; questions may wait in it together.
+    """Spaces questions evenly, within requests and tokens a minute. One engine's; its clients'
+    questions may wait in it together.
 
     Args:
         requests_per_minute, tokens_per_minute: None sets no limit. Tokens are prompt and answer together; what a
