@@ -89,6 +89,11 @@ _REPAIR_PHRASES = (
     " of the image.",
     " Fewer things called",
     " The description",
+    ", but left of it.",
+    ", but right of it.",
+    ", but farther.",
+    " It is",
+    " They are",
 )
 """Of the second turn. They are the last tokens, because the others had learnt their places before."""
 

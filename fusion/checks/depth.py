@@ -22,7 +22,9 @@ def depth(case: Case) -> Iterator[Finding]:
         if claim.relation in ("nearer than", "farther than"):
             near, far = ends if claim.relation == "nearer than" else ends[::-1]
             if _wrong(case, near, far):
-                yield Finding(FindingKind.WRONG_DEPTH, f"The {near.category} is not nearer than the {far.category}.")
+                yield Finding(
+                    FindingKind.WRONG_DEPTH, f"The {near.category} is not nearer than the {far.category}, but farther."
+                )
     for near, far in product(_at(case, "in the foreground"), _at(case, "in the background")):
         if _wrong(case, near, far):
             yield Finding(

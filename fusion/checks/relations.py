@@ -9,6 +9,7 @@ from fusion.checks.seen import Thing
 
 _AXES = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}
 """Coordinate of a middle, and its sign: the subject's is less than the object's, or greater."""
+_OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
 def relations(case: Case) -> Iterator[Finding]:
@@ -30,5 +31,7 @@ def relations(case: Case) -> Iterator[Finding]:
 
         if contradicted(candidates(case, subject), candidates(case, other), fails):
             yield Finding(
-                FindingKind.WRONG_RELATION, f"The {subject.category} is not {claim.relation} the {other.category}."
+                FindingKind.WRONG_RELATION,
+                f"The {subject.category} is not {claim.relation} the {other.category}, but "
+                f"{_OPPOSITES[str(claim.relation)]} it.",
             )

@@ -23,6 +23,14 @@ def fits(value: str, thing: Thing, margin: float) -> bool:
             return (y if value == "at the top" else 1 - y) <= 0.5 + margin
 
 
+def place(kind: str, thing: Thing) -> str:
+    """The side or level (`kind`) of the image that a thing lies at."""
+    x, y = thing.middle
+    if kind == "level":
+        return "at the top" if y < 0.5 else "at the bottom"
+    return "in the centre" if abs(x - 0.5) <= CENTRE else "on the left" if x < 0.5 else "on the right"
+
+
 def all_boxed(case: Case, category: str) -> bool:
     """Whether at least as many things were boxed as the caption tells of, so that each may have its own."""
     told = sum(one.category == category for one in case.reading.claims.objects)

@@ -1,10 +1,11 @@
 """Sides of the image that things are said to be at, against their boxes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fusion.checks.case import Case
 from fusion.checks.finding import Finding, FindingKind
-from fusion.checks.said import fits, subsets
+from fusion.checks.said import fits, place, subsets
+from fusion.checks.seen import Thing
 
 
 def sides(case: Case) -> Iterator[Finding]:
@@ -24,5 +25,11 @@ def sides(case: Case) -> Iterator[Finding]:
                 if sum(value in values for value in said) - there > spare:
                     where = " or ".join(values)
                     much = f"No {category} is" if not there else f"Fewer things called {category} are"
-                    yield Finding(FindingKind.WRONG_SIDE, f"{much} {where} of the image.")
+                    yield Finding(FindingKind.WRONG_SIDE, f"{much} {where} of the image. {_where(things, kind)}")
                     break
+
+
+def _where(things: Sequence[Thing], kind: str) -> str:
+    """A sentence that says where the things of a name are."""
+    places = " and ".join(dict.fromkeys(place(kind, one) for one in things))
+    return f"It is {places}." if len(things) == 1 else f"They are {places}."

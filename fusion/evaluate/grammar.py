@@ -218,7 +218,17 @@ LIKENESSES = (
     ("reminiscent", "of"),
     ("size", "of"),
     ("shape", "of"),
+    ("statue", "of"),
+    ("sculpture", "of"),
+    ("figurine", "of"),
+    ("poster", "of"),
+    ("mural", "of"),
+    ("tattoo", "of"),
+    ("logo", "of"),
+    ("sticker", "of"),
+    ("shadow", "of"),
+    ("reflection", "of"),
 )
-"""Words before a noun phrase that is only compared with."""
+"""Words before a noun phrase that is only compared with, or only shown: it is not there itself."""
 LIMITS = (("no", "more", "than"), ("no", "fewer", "than"), ("no", "less", "than"), ("not", "only"), ("no", "longer"))
 """A `no` or `not` that denies nothing."""

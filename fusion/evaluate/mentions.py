@@ -42,7 +42,7 @@ class Mention:
         other: another one than before is meant.
         governed: it follows a preposition or a relation, so that it is not what the sentence is about.
         denied: the sentence says that it is not there.
-        compared: it is only compared with.
+        compared: it is only compared with, or shown by another thing (`a statue of a lion`).
     """
 
     start: int

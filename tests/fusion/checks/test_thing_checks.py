@@ -51,6 +51,7 @@ STREET = seen(("person", 0.2, 0.5), ("person", 0.4, 0.5), ("car", 0.8, 0.6), nea
         "It is a street without bicycles.",
         "A van is parked.",
         "A man beside a car, shaped like a banana.",
+        "A man beside a statue of a horse, with a tattoo of two birds.",
         "A zorblat sits on a gimcrack.",
         "A building with windows; he wears a hat.",
         "The dog collar is red.",
@@ -154,6 +155,21 @@ def test_right_places(text: str) -> None:
 )
 def test_wrong_sides(text: str) -> None:
     assert kinds(text, STREET) == [FindingKind.WRONG_SIDE]
+
+
+def test_a_finding_says_where_things_are() -> None:
+    [one] = found("A car on the left.", STREET)
+    assert one.detail == "No car is on the left of the image. It is on the right."
+    [few] = found("Two people stand on the right.", seen(("person", 0.1, 0.5), ("person", 0.5, 0.5)))
+    assert few.detail == (
+        "Fewer things called person are on the right of the image. They are on the left and in the centre."
+    )
+    [high] = found("A kite at the bottom.", seen(("kite", 0.5, 0.1)))
+    assert high.detail == "No kite is at the bottom of the image. It is at the top."
+    [beside] = found("A car stands to the left of a person.", STREET)
+    assert beside.detail == "The car is not left of the person, but right of it."
+    [near] = found("A car is in front of a person.", STREET)
+    assert near.detail == "The car is not nearer than the person, but farther."
 
 
 def test_levels() -> None:
