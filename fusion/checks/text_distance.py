@@ -1,11 +1,16 @@
 """How far text is from other text, letter by letter."""
 
-_LOOKALIKES = str.maketrans("01ilı|5", "oiiiiis")
+import unicodedata
+
+_LOOKALIKES = str.maketrans("01ilı|5", "oiiiiis") | dict.fromkeys(range(0x300, 0x370))
+"""The second part drops accents, which readers leave off; not the marks of other scripts, which make other letters."""
 
 
 def letters(text: str) -> str:
-    """Letters and digits alone, case-folded; those that look alike in print (0 O, 1 I l, 5 S) are one."""
-    return "".join(c for c in text.casefold().translate(_LOOKALIKES) if c.isalnum())
+    """Letters and digits alone, case-folded and without accents; those that look alike in print (0 O, 1 I l, 5 S) are
+    one."""
+    apart = unicodedata.normalize("NFD", text.casefold())
+    return "".join(c for c in unicodedata.normalize("NFC", apart.translate(_LOOKALIKES)) if c.isalnum())
 
 
 def substring_distance(needle: str, text: str) -> int:

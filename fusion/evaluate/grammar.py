@@ -136,6 +136,8 @@ PREPOSITIONS = {
 }
 CONJUNCTIONS = {"and", "or", "nor", "but", "while", "whereas", "although", "though", "because", "so", "yet", "plus"}
 CLAUSE_STARTS = {"while", "whereas", "but", "although", "though"}
+CORNERS = {"left", "right", "corner"}
+"""Words that go on after a level of the image: `at the top right`."""
 VERBS = {
     "stands",
     "stand",

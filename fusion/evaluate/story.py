@@ -7,6 +7,7 @@ from fusion.evaluate.claims import ClaimedObject, ClaimedRelation, Claims
 from fusion.evaluate.grammar import (
     CLAUSE_STARTS,
     COPULAS,
+    CORNERS,
     DEGREES,
     NUMBERS,
     OTHER,
@@ -424,9 +425,9 @@ def _clause_start(sentence: Sequence[str], place: int) -> int:
 
 
 def _heads(sentence: Sequence[str], item: Item, noun: int) -> bool:
-    """Whether an attribute opens a clause about the noun phrase at `noun`: `, on the right a blue one`."""
+    """Whether an attribute opens a clause about the noun phrase at `noun`: `, at the top right a blue one`."""
     opens = item.start == 0 or sentence[item.start - 1] in (",", "and", *CLAUSE_STARTS)
-    return opens and all(word in COPULAS or word in VERBS for word in sentence[item.end : noun])
+    return opens and all(word in COPULAS | VERBS | CORNERS for word in sentence[item.end : noun])
 
 
 def _give(things: Iterable[_Thing], item: Item) -> None:

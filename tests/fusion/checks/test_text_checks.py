@@ -41,6 +41,11 @@ def test_text_that_was_read_otherwise(quoted: str) -> None:
     assert "OAK BAKERY" in finding.detail
 
 
+def test_accents_that_a_reader_leaves_off_are_no_error() -> None:
+    assert kinds('It says "Château Ångström".', line("CHATEAU ANGSTROM")) == []
+    assert kinds('It says "か".', line("が")) == [FindingKind.UNSEEN_TEXT]
+
+
 def test_words_that_a_reader_ran_together_may_be_quoted_alone() -> None:
     assert kinds('It says "OAK BAKERY" and "BAKERY".', line("OAKBAKERY")) == []
 

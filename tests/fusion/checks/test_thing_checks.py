@@ -175,6 +175,7 @@ def test_a_finding_says_where_things_are() -> None:
 def test_levels() -> None:
     priors = seen(("kite", 0.5, 0.1), ("dog", 0.5, 0.9))
     assert kinds("A kite at the top, a dog at the bottom, the kite above the dog.", priors) == []
+    assert kinds("At the top left is a kite, at the bottom right a dog.", priors) == []
     assert kinds("A kite at the bottom of the image.", priors) == [FindingKind.WRONG_SIDE]
     assert kinds("A dog above a kite.", priors) == [FindingKind.WRONG_RELATION]
 
