@@ -22,16 +22,19 @@ from pipeline.fingerprint import changes, stage_identity, with_inputs
 from pipeline.graph import build_stages
 from pipeline.identities import recorded_stages
 from pipeline.ledger import query
+from pipeline.memory import EarlierFiles, StageMemory
 from pipeline.plan import NOT_DONE
 from pipeline.storage import open_storage
 from pipeline.store import CommittedImages, Store
 from pipeline.work import inputs_of
 from schemas.errors import IncompleteRunError, RequestError
 from schemas.section import ModelRef
+from stages.answer_book import AnswerBook
 from stages.base import ShardInput, Stage
 from stages.caption import CaptionStage, request_of
 from stages.caption_rows import CaptionRows
 from stages.caption_section import CaptionSection
+from stages.caption_talk import CaptionTalks
 from stages.priors import DecidedPriors
 
 _UID = re.compile(r"[0-9a-f]{1,32}")
@@ -62,7 +65,7 @@ def prompt_of(location: str, overrides: Sequence[str], uid: str) -> dict[str, An
     shard, uid = _find(store, stages, location, uid)
     rows = _row(store, stage, DecidedPriors(config.perceive), location, shard, uid)
     notes = _tokenizer_note(stage.config)
-    request = request_of(stage.config)
+    request = request_of(stage.config, stage.identity["engine"])
     stage.identity = {**stage.identity, "prompt": request.prompt.version()}
     messages = request.prompt.render(rows.alt_texts[0], rows.priors_of(0))
     because = _differences(store, stage, shard)
@@ -87,6 +90,7 @@ def prompt_of(location: str, overrides: Sequence[str], uid: str) -> dict[str, An
         "image": image,
         "tokens": _tokens(stage.config, request, messages),
         "cut": asdict(messages.cut),
+        "repair": _repair(store, stage, request, rows) if asked and not because else None,
         "caption": caption[0] if caption else None,
         "stopped": stopped[0] if stopped else None,
         "notes": notes,
@@ -183,6 +187,22 @@ def _differences(store: Store, stage: CaptionStage, shard: str) -> list[str]:
     return [str(change) for change in changes(stage.name, standing.components, now)]
 
 
+def _repair(store: Store, stage: CaptionStage, request: CaptionRequest, rows: CaptionRows) -> dict[str, Any] | None:
+    """How the findings were given back, from the answers that the shard has kept; None where they were not."""
+    book = AnswerBook(StageMemory(EarlierFiles(store, stage.name), rows.shard))
+    book.look_up(rows.uids)
+    judged = CaptionTalks(stage.config, request, rows, book).from_book(0)
+    if judged is None or judged.repair is None:
+        return None
+    first, second = judged.repair.first, judged.repair.second
+    return {
+        "first": first.answer.text,
+        "findings": [{"kind": str(one.kind), "detail": one.detail} for one in first.findings],
+        "asked": judged.repair.asked,
+        "second": second.answer.text if second is not None else None,
+    }
+
+
 def _image(request: CaptionRequest, rows: CaptionRows) -> dict[str, Any]:
     """Format, size and bytes of the picture as it is sent, or the `error` that stops the row."""
     try:
@@ -275,9 +295,14 @@ def _texts(answer: dict[str, Any]) -> Iterator[str]:
     yield from ("", "--- system", answer["system"], "", "--- user", answer["user"])
     for box in answer["boxes_beside"] or ():
         yield f"box beside: {box}"
-    caption, stopped = answer["caption"], answer["stopped"]
+    caption, stopped, repair = answer["caption"], answer["stopped"], answer["repair"]
+    if repair is not None:
+        yield from ("", "--- first answer", repair["first"], "", "--- user, again", repair["asked"])
+        yield from ("", "--- second answer", repair["second"] or "none: the engine refused the longer conversation")
     if caption is not None:
-        again = ", the second answer after a repair" if caption["repaired"] else ""
+        again = ""
+        if repair is not None:
+            again = ", the second answer" if caption["repaired"] else ", the first answer"
         end = f"{caption['finish_reason']}, {caption['completion_tokens']:,} tokens{again}"
         yield from ("", f"--- answer ({end})", caption["caption"], "")
         yield from ([f"- {one['kind']}: {one['detail']}" for one in caption["findings"]] or ["no findings"])

@@ -183,7 +183,7 @@ class CaptionStage(MapStage):
                 "answers_taken_over": float(book.taken_over),
                 **_token_metrics(list(judged.values())),
                 **_prefix_metrics(book.asked, self._prefix_tokens),
-                "repairs_asked": float(sum(one.asked_again for one in judged.values())),
+                "repairs_asked": float(sum(one.repair is not None for one in judged.values())),
                 "repaired": float(sum(one.repaired for one in judged.values())),
                 **_cut_metrics(rows.cuts.values()),
             },

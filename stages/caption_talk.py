@@ -18,18 +18,32 @@ class Judged:
     """An answer, the caption in it, and what the checks say of that.
 
     Attributes:
-        asked_again: the findings were given back to the model.
-        repaired: and its second answer is this one.
+        repair: how the findings were given back to the model; None where they were not.
+        repaired: this is the second answer.
     """
 
     answer: Answer
     caption: str
     findings: list[Finding]
-    asked_again: bool = False
+    repair: "Repair | None" = None
     repaired: bool = False
 
     def kinds(self) -> set[FindingKind]:
         return {finding.kind for finding in self.findings}
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A conversation that went on.
+
+    Attributes:
+        asked: what the model was told then.
+        second: its answer; None where the engine refused the longer conversation.
+    """
+
+    first: Judged
+    asked: str
+    second: Judged | None
 
 
 class CaptionTalks:
@@ -79,9 +93,9 @@ class CaptionTalks:
         longer = self._messages(i, then=(first.text, again))
         second = yield from self._ask(i, longer, turns, only_known=only_known)
         if isinstance(second, Answer):
-            return _better(judged, self._judge(i, second))
+            return _better(Repair(judged, again, self._judge(i, second)))
         # A longer conversation that is refused (it does not fit) leaves the first caption as it is.
-        return replace(judged, asked_again=True) if second.own else second
+        return _better(Repair(judged, again, None)) if second.own else second
 
     def _ask(
         self, i: int, messages: Messages, turns: Turns = (), *, only_known: bool
@@ -124,8 +138,11 @@ class CaptionTalks:
         return Judged(answer, text.strip(), check(caption, self._rows.priors_of(i), self._config.checks))
 
 
-def _better(first: Judged, second: Judged) -> Judged:
+def _better(repair: Repair) -> Judged:
     """The second answer where it has fewer findings, else the first; the tokens of both."""
+    first, second = repair.first, repair.second
+    if second is None:
+        return replace(first, repair=repair)
     repaired = faultiness(second.findings) < faultiness(first.findings)
     chosen = second if repaired else first
     answer = replace(
@@ -134,4 +151,4 @@ def _better(first: Judged, second: Judged) -> Judged:
         cached_tokens=first.answer.cached_tokens + second.answer.cached_tokens,
         completion_tokens=first.answer.completion_tokens + second.answer.completion_tokens,
     )
-    return replace(chosen, answer=answer, asked_again=True, repaired=repaired)
+    return replace(chosen, answer=answer, repair=repair, repaired=repaired)

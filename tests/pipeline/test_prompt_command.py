@@ -83,6 +83,7 @@ def test_it_shows_every_request_as_the_engine_had_it(run: Run) -> None:
             size = {"format": picture.format.lower(), "width": picture.width, "height": picture.height}
         assert answer["image"] == {**size, "bytes": len(data)}
         assert answer["caption"] == row
+        assert answer["repair"] is None
         tokens = answer["tokens"]
         assert tokens["counted"] == row["prompt_tokens"]
         assert tokens["counted"] + tokens["boxes"] <= tokens["budget"] == WINDOW - 100 - 64
@@ -159,6 +160,34 @@ def test_people_see_the_texts_the_sums_and_the_answer(run: Run) -> None:
         assert words in done.stdout
     assert "sent    yes" in done.stdout
     assert "too_short" in done.stdout
+
+
+def test_a_repair_shows_both_turns_as_the_engine_had_them(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> str:
+        return "Short." if len(body["messages"]) == 2 else "Several words more than before."
+
+    settings = [*SETTINGS, "caption.engine.max_model_len=4096", "caption.repair_on=[too_short]"]
+    with recording_engine(4096, lambda text: len(text.encode())) as engine:
+        engine.answer = answer
+        model = tmp_path / "model"
+        model.mkdir()
+        byte_tokenizer(model)
+        given = {"model": str(model), "base_url": engine.base_url, "deterministic": False}
+        store = captioned_run.perceived_run(tmp_path / "run", given, settings)
+        captioned_run.caption(store, tmp_path / "run", ["00000"])
+        run = Run(tmp_path / "run", store, engine)
+        asked = len(engine.requests)
+        shown = run.ask("--uid", run.uids()[1])
+        assert len(engine.requests) == asked
+    repair = shown["repair"]
+    [body] = [b for b in run.sent if len(b["messages"]) == 4 and texts_of(b)[1] == shown["user"]]
+    assert [message["content"] for message in body["messages"][2:]] == [repair["first"], repair["asked"]]
+    assert (repair["first"], repair["second"]) == ("Short.", "Several words more than before.")
+    [short] = [one for one in repair["findings"] if one["kind"] == "too_short"]
+    assert short["detail"] in repair["asked"]
+    done = CliRunner().invoke(app, ["prompt", str(run.folder), "--uid", shown["uid"]])
+    assert "--- user, again" in done.stdout
+    assert repair["asked"] in done.stdout
 
 
 def unique_start(run: Run, uid: str) -> str:
