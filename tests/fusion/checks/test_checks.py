@@ -81,6 +81,15 @@ def test_ordinary_doubling_is_no_loop(text: str) -> None:
         "The image shows bounding boxes.",
         "According to the alt text, it is a dog.",
         "Here's a detailed caption:",
+        "Here is a hyper-detailed description of the image:",
+        "**Caption:** A dog.",
+        "The tags mention a beach.",
+        "Contrary to the notes, it is a dog.",
+        "The depth information shows it.",
+        "The caption provided is wrong.",
+        "<image> A dog.",
+        "A dog.</s>",
+        "[INST] Describe it. [/INST]",
     ],
 )
 def test_talk_about_itself_or_its_notes(text: str) -> None:
@@ -93,10 +102,15 @@ def test_talk_about_itself_or_its_notes(text: str) -> None:
         "A sign says \"I'm sorry, as an AI I can't\".",
         "A poster for an object lesson, with a prompt helper and a caption in red.",
         "Notes are pinned to the wall. Of course, the dog sleeps.",
+        "The notes on the fridge are in blue; the tags of the shirts are white. Its caption: none.",
     ],
 )
 def test_a_sign_may_say_anything(text: str) -> None:
     assert FindingKind.REFUSAL not in kinds(f"{GOOD} {text}")
+
+
+def test_a_turn_of_a_chat_is_talk() -> None:
+    assert FindingKind.REFUSAL in kinds(f"{GOOD}\nUser: And the cat?\nAssistant: It sleeps.")
 
 
 @pytest.mark.parametrize(
