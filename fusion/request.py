@@ -6,11 +6,12 @@ The caption stage, `densefusion prompt` and `densefusion evaluate` make theirs h
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from fusion.budget import Budget, BudgetSection, budget_of, counts_as_the_worker
 from fusion.checkpoint import takes_boxes
-from fusion.engine import BadInputError, EngineSection, Question, SamplingSection
+from fusion.engine import BadInputError, Draw, EngineSection, Question, SamplingSection
 from fusion.image_url import image_url
 from fusion.prompt import Messages, Prompt, PromptSection
 
@@ -58,16 +59,19 @@ class CaptionRequest:
         except ValueError as error:
             raise BadInputError(str(error)) from error
 
-    def key(self, messages: Messages, sha256: str, turns: Turns = (), further: Any = None) -> str:
+    def key(
+        self, messages: Messages, sha256: str, turns: Turns = (), further: Any = None, draw: Draw | None = None
+    ) -> str:
         """32 hex digits of everything that an answer depends on.
 
         Args:
             sha256: of the image's original bytes.
             further: what else the request says, as JSON knows it.
         """
+        sampling = {name: getattr(self._sampling, name) for name in SamplingSection.model_fields}
         said = {
             "engine": [self._identity, self._engine.decides()],
-            "sampling": {name: getattr(self._sampling, name) for name in SamplingSection.model_fields},
+            "sampling": sampling | (asdict(draw) if draw is not None else {}),
             "further": further,
             "image": [sha256, self._image_max_side],
             "messages": [messages.system, messages.user, list(turns)],
@@ -76,13 +80,15 @@ class CaptionRequest:
         canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
-    def question(self, messages: Messages, url: str, turns: Turns = (), affinity: str = "") -> Question:
+    def question(
+        self, messages: Messages, url: str, turns: Turns = (), affinity: str = "", draw: Draw | None = None
+    ) -> Question:
         """One request: system text first, the same for every row, then the picture, then the notes.
 
         Args:
             turns: of the conversation so far, after the first question.
         """
-        return Question([*_openai_messages(messages, url), *turns], self._boxes(messages), affinity)
+        return Question([*_openai_messages(messages, url), *turns], self._boxes(messages), affinity, draw)
 
     def _boxes(self, messages: Messages) -> list[list[float]] | None:
         if not self.boxes_beside:

@@ -194,12 +194,13 @@ def _repair(store: Store, stage: CaptionStage, request: CaptionRequest, rows: Ca
     judged = CaptionTalks(stage.config, request, rows, book).from_book(0)
     if judged is None or judged.repair is None:
         return None
-    first, second = judged.repair.first, judged.repair.second
+    first, best = judged.repair.first, judged.repair.best
     return {
         "first": first.answer.text,
         "findings": [{"kind": str(one.kind), "detail": one.detail} for one in first.findings],
         "asked": judged.repair.asked,
-        "second": second.answer.text if second is not None else None,
+        "tries": len(judged.repair.answers),
+        "second": best.answer.text if best is not None else None,
     }
 
 
@@ -298,7 +299,9 @@ def _texts(answer: dict[str, Any]) -> Iterator[str]:
     caption, stopped, repair = answer["caption"], answer["stopped"], answer["repair"]
     if repair is not None:
         yield from ("", "--- first answer", repair["first"], "", "--- user, again", repair["asked"])
-        yield from ("", "--- second answer", repair["second"] or "none: the engine refused the longer conversation")
+        of = f", the best of {repair['tries']}" if repair["tries"] > 1 else ""
+        said = repair["second"] or "none: the engine refused the longer conversation"
+        yield from ("", f"--- second answer{of}", said)
     if caption is not None:
         again = ""
         if repair is not None:

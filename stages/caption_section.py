@@ -27,6 +27,12 @@ class CaptionSection(StageSection, SamplingSection):
     repair_on: list[FindingKind] = Field(
         [], description="findings that are given back to the model, once; its second answer stands where it has fewer"
     )
+    repair_tries: int = Field(
+        1, ge=1, le=16, description="answers that are drawn to the findings at most, until one has none of `repair_on`"
+    )
+    repair_temperature: float = Field(
+        0.5, gt=0, le=2, description="at which those after the first are sampled; that one is as captions are"
+    )
     require_priors: bool = Field(
         True, description="stop a row that an expert failed on; false captions it without that prior"
     )
@@ -44,4 +50,6 @@ class CaptionSection(StageSection, SamplingSection):
     def _deterministic_is_greedy(self) -> "CaptionSection":
         if self.engine.deterministic and self.temperature > 0:
             raise ValueError("engine.deterministic needs temperature 0")
+        if self.engine.deterministic and self.repair_tries > 1:
+            raise ValueError("engine.deterministic needs repair_tries 1: further answers are sampled")
         return self

@@ -1,10 +1,10 @@
 """What is said with the engine about one row: the question, the checks' verdict, and at most one repair."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 
 from fusion.checks import Caption, Finding, FindingKind, check, faultiness
-from fusion.engine import Answer, Failure, Question, Talk
+from fusion.engine import Answer, Draw, Failure, Question, Talk
 from fusion.prompt import Messages
 from fusion.request import CaptionRequest, Turns
 from stages.answer_book import AnswerBook
@@ -38,12 +38,17 @@ class Repair:
 
     Attributes:
         asked: what the model was told then.
-        second: its answer; None where the engine refused the longer conversation.
+        answers: what it said to that; none where the engine refused the longer conversation.
     """
 
     first: Judged
     asked: str
-    second: Judged | None
+    answers: tuple[Judged, ...]
+
+    @property
+    def best(self) -> Judged | None:
+        """The earliest of the answers with the fewest findings."""
+        return min(self.answers, key=lambda one: faultiness(one.findings), default=None)
 
 
 class CaptionTalks:
@@ -91,25 +96,37 @@ class CaptionTalks:
         again = self._request.prompt.repair(faults)
         turns = [{"role": "assistant", "content": first.text}, {"role": "user", "content": again}]
         longer = self._messages(i, then=(first.text, again))
-        second = yield from self._ask(i, longer, turns, only_known=only_known)
-        if isinstance(second, Answer):
-            return _better(Repair(judged, again, self._judge(i, second)))
-        # A longer conversation that is refused (it does not fit) leaves the first caption as it is.
-        return _better(Repair(judged, again, None)) if second.own else second
+        answers: list[Judged] = []
+        for draw in self._draws():
+            said = yield from self._ask(i, longer, turns, draw, only_known=only_known)
+            if isinstance(said, Failure):
+                if said.own:  # a longer conversation that is refused (it does not fit) leaves what there is
+                    break
+                return said
+            answers.append(self._judge(i, said))
+            if not answers[-1].kinds() & set(self._config.repair_on):
+                break
+        return _better(Repair(judged, again, tuple(answers)))
+
+    def _draws(self) -> Iterator[Draw | None]:
+        """How the answers to the findings are sampled: the first as captions are."""
+        yield None
+        for further in range(1, self._config.repair_tries):
+            yield Draw(self._config.repair_temperature, self._config.seed + further)
 
     def _ask(
-        self, i: int, messages: Messages, turns: Turns = (), *, only_known: bool
+        self, i: int, messages: Messages, turns: Turns = (), draw: Draw | None = None, *, only_known: bool
     ) -> Generator[Question, Answer | Failure, Answer | Failure]:
         uid = self._rows.uids[i]
         structured = self._config.structured
         further = structured.decides() if structured is not None else None
-        key = self._request.key(messages, self._rows.sha256[i], turns, further)
+        key = self._request.key(messages, self._rows.sha256[i], turns, further, draw)
         if (known := self._book.get(uid, key)) is not None:
             return known
         if only_known:
             return Failure("not answered yet", asked=False)
         url = self._request.image_url(self._rows.image(i))
-        question = self._request.question(messages, url, turns, affinity=uid)
+        question = self._request.question(messages, url, turns, affinity=uid, draw=draw)
         if self._spend is not None and not self._spend.may_ask():
             return Failure("the budget is spent", asked=False, later=True)
         said: Answer | Failure | None = None
@@ -139,16 +156,15 @@ class CaptionTalks:
 
 
 def _better(repair: Repair) -> Judged:
-    """The second answer where it has fewer findings, else the first; the tokens of both."""
-    first, second = repair.first, repair.second
-    if second is None:
-        return replace(first, repair=repair)
-    repaired = faultiness(second.findings) < faultiness(first.findings)
-    chosen = second if repaired else first
+    """The best answer to the findings where it has fewer of them, else the first; the tokens of all."""
+    first, best = repair.first, repair.best
+    repaired = best is not None and faultiness(best.findings) < faultiness(first.findings)
+    chosen = best if best is not None and repaired else first
+    said = [one.answer for one in (first, *repair.answers)]
     answer = replace(
         chosen.answer,
-        prompt_tokens=first.answer.prompt_tokens + second.answer.prompt_tokens,
-        cached_tokens=first.answer.cached_tokens + second.answer.cached_tokens,
-        completion_tokens=first.answer.completion_tokens + second.answer.completion_tokens,
+        prompt_tokens=sum(one.prompt_tokens for one in said),
+        cached_tokens=sum(one.cached_tokens for one in said),
+        completion_tokens=sum(one.completion_tokens for one in said),
     )
     return replace(chosen, answer=answer, repair=repair, repaired=repaired)

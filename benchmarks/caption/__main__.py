@@ -60,8 +60,8 @@ def targets(answer: dict[str, Any]) -> list[dict[str, Any]]:
         once = answer["trouble"]["ended_once"] / answer["trouble"]["rows"]
         found += [("rows that ended once, in trouble: all", once, once == 1)]
     if "repair" in answer:
-        left = answer["repair"]["ratio"]
-        found += [("findings per caption, after / before repair: at most 0.5", left, left <= 0.5)]
+        for name, left in answer["repair"]["ratios"].items():
+            found += [(f"findings per caption, after / before repair, {name}: at most 0.5", left, left <= 0.5)]
     return [{"target": words, "found": value, "met": met} for words, value, met in found]
 
 

@@ -72,8 +72,7 @@ In brackets 95 % bootstrap intervals over pictures. `with`: it is given what the
 `without`: nothing but the picture; `list`: no model, the notes copied out. Detectors name no colours, so the list falls
 short of class and colour, and of the captioner without notes, which sees colours itself: there the expected order does
 not hold. By class alone the list is a little better than the captioner without notes, and worse than with them. The
-signs' words are in no training scene. The captioner was made by the command on its card
-(`demo/weights/trained/captioner`, with the log of its training): 3,283 steps of 256 rows, 7 minutes of an H200.""",
+signs' words are in no training scene. How the captioner was trained: [training-the-demo.md](training-the-demo.md).""",
     "Connectors against": """\
 The official modules were run aside with the same seeded weights and pictures; which, at which commit, is told in
 `benchmarks/fusion/parity.py`. For Florence-VL it is the concatenation's projector that is compared: its own Florence-2
@@ -82,11 +81,12 @@ is in no published code.""",
 Models of every connector with random weights, served by the plugin as any other model.""",
     "Connectors under": """\
 Every model starts from the same towers and the captioner's language model, with a fresh connector, and sees the same
-rows, half of them without notes; a seed decides the connector's start and the order of rows. Mean of the seeds, lowest
-and highest in brackets. The language model has learnt with `mlp` on the tower's last layer, so what feeds it the like
-has an easier start. `conv_gate`'s second tower knew nothing at the start, where the published one is CLIP's; `dbfusion`
-asks two prompts, which is what the demo's Florence-2 has learnt. So these figures say that all of them train, and what
-this budget makes of them, not which design is best at full size ([designs.md](designs.md) has the published results).
+rows, half of them without notes; a seed decides the connector's start and the order of rows. Mean of the seeds,
+lowest and highest in brackets. The language model is the captioner's before it learnt repairs; it has learnt with
+`mlp` on the tower's last layer, so what feeds it the like has an easier start. `conv_gate`'s second tower knew
+nothing at the start, where the published one is CLIP's; `dbfusion` asks two prompts, which is what the demo's
+Florence-2 has learnt. So these figures say that all of them train, and what this budget makes of them, not which
+design is best at full size ([designs.md](designs.md) has the published results).
 Made by:
 
 ```sh

@@ -32,11 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             make_parts(given.out, seed=given.seed)
             print(f"towers and a language model: {given.out}")
-        case "average":
-            from demo.captioner.averaging import average
-
-            average(given.first, given.second, given.share, given.out)
-            print(f"the model between them: {given.out}")
         case "pack":
             from demo.captioner.packing import pack
 
@@ -65,11 +60,6 @@ def _parser() -> argparse.ArgumentParser:
         fresh = commands.add_parser(name, help=f"write {what}")
         fresh.add_argument("--seed", type=int, default=0)
         fresh.add_argument("--out", type=Path, required=True)
-    between = commands.add_parser("average", help="write the model that lies between two, weight by weight")
-    between.add_argument("first", type=Path, help="folder that a training wrote")
-    between.add_argument("second", type=Path, help="one that a training wrote which went on from it")
-    between.add_argument("--share", type=_share, default=0.5, help="of the second (default: %(default)s)")
-    between.add_argument("--out", type=Path, required=True)
     packed = commands.add_parser("pack", help="write a trained model's weights as they ship: a byte a weight")
     packed.add_argument("model", type=Path, help="folder that a training wrote")
     packed.add_argument("--out", type=Path, required=True)

@@ -4,7 +4,7 @@ Started, watched and ended by `server` and `guardian`; asked by `client`, which 
 the `pace` that a host allows; `engine` is all of it behind one door.
 """
 
-from fusion.engine.answers import Answer, BadInputError, Failure, Question
+from fusion.engine.answers import Answer, BadInputError, Draw, Failure, Question
 from fusion.engine.client import ChatClient, SamplingSection, Talk
 from fusion.engine.engine import Engine
 from fusion.engine.section import EngineSection
@@ -13,6 +13,7 @@ __all__ = [
     "Answer",
     "BadInputError",
     "ChatClient",
+    "Draw",
     "Engine",
     "EngineSection",
     "Failure",

@@ -9,6 +9,14 @@ class BadInputError(ValueError):
 
 
 @dataclass(frozen=True)
+class Draw:
+    """How one answer is sampled, where it is not as the others are."""
+
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class Question:
     """One request.
 
@@ -17,11 +25,13 @@ class Question:
             (`fusion.checkpoint.takes_boxes`); None for any other.
         affinity: questions of one affinity go to one engine where there are several, whose cache then knows their
             beginning; empty goes anywhere.
+        draw: None samples as the client does.
     """
 
     messages: list[dict[str, Any]]
     boxes: list[list[float]] | None = None
     affinity: str = ""
+    draw: Draw | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field
 
-from fusion.engine.answers import Answer, BadInputError, Failure, Question, answer_of
+from fusion.engine.answers import Answer, BadInputError, Draw, Failure, Question, answer_of
 from fusion.engine.endpoints import Endpoint, Endpoints
 from fusion.engine.pace import Pace, retry_after
 from schemas.section import Section
@@ -210,8 +210,9 @@ class ChatClient:
         further = {self._limit: sampling.max_tokens, **self._further}
         # Only what says something is sent: some hosted engines refuse a request for a seed, or for `top_p` beside
         # `temperature`, and none but vLLM knows the others. Greedy decoding takes notice of neither.
-        if sampling.temperature > 0:
-            further |= {"top_p": sampling.top_p, "seed": sampling.seed}
+        draw = question.draw or Draw(sampling.temperature, sampling.seed)
+        if draw.temperature > 0:
+            further |= {"top_p": sampling.top_p, "seed": draw.seed}
         if sampling.repetition_penalty != 1.0:
             further["repetition_penalty"] = sampling.repetition_penalty
         if question.boxes is not None:
@@ -219,7 +220,7 @@ class ChatClient:
         return await client.chat.completions.create(
             model=self._model,
             messages=question.messages,  # type: ignore[arg-type]
-            temperature=sampling.temperature,
+            temperature=draw.temperature,
             extra_body=further,
         )
 

@@ -1,6 +1,7 @@
 """Rows that are too long for their engine are cut and captioned; what can never fit is refused before the run."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stages.caption_section import CaptionSection
 from tests.fakes.byte_tokenizer import byte_tokenizer
 from tests.fakes.perceived import PRIORS, CountedImages, account, perceived
 from tests.fakes.recording_engine import Recorded, recording_engine, texts_of
+from tests.fakes.shard_memory import FolderMemory
 
 WINDOW = 1200
 PROMPT = {"template": "tuned_engine.v1", "max_alt_chars": 8000}
@@ -71,6 +73,60 @@ def test_a_repair_makes_room_for_the_turns_before_it(tmp_path: Path, engine: Rec
     assert output.metrics["repairs_asked"] == 1
     [tokens] = output.rows.column("completion_tokens").to_pylist()
     assert tokens == 14  # both were answered
+
+
+def test_answers_to_the_findings_are_drawn_until_one_has_none(tmp_path: Path, engine: Recorded) -> None:
+    """The first as captions are, the others sampled, each with a seed of its own; all of them are remembered."""
+    best = "A long enough caption, at last."
+
+    def answer(body: dict[str, Any]) -> str:
+        again = len(body["messages"]) > 2
+        return best if again and body.get("seed") == 2 else "Too short."
+
+    engine.answer = answer
+    byte_tokenizer(tmp_path / "model")
+    checks = {"min_words": 5}
+    settings = {"repair_on": ["too_short"], "repair_tries": 4, "repair_temperature": 0.7, "checks": checks}
+    captioning = stage(tmp_path / "model", engine.base_url, **settings)
+    captioning.open()
+    memory = FolderMemory(tmp_path / "memory")
+    output = captioning.process(replace(perceived(tmp_path, ["a"], CountedImages()), memory=memory))
+    asked = [body for body in engine.requests if body["max_tokens"] == 50]
+    assert [(body["temperature"], body.get("seed")) for body in asked] == [(0, None), (0, None), (0.7, 1), (0.7, 2)]
+    assert asked[1]["messages"] == asked[2]["messages"] == asked[3]["messages"]
+    assert account(output, 1)[0] == best
+    assert output.rows.column("repaired").to_pylist() == [True]
+    assert output.rows.column("completion_tokens").to_pylist() == [4 * 7]
+    assert (output.metrics["repairs_asked"], output.metrics["answers_asked"]) == (1, 4)
+
+    again = captioning.process(replace(perceived(tmp_path, ["a"], CountedImages()), memory=memory))
+    assert again.rows.equals(output.rows)
+    assert again.metrics["answers_taken_over"] == 4
+    assert len([body for body in engine.requests if body["max_tokens"] == 50]) == 4
+
+
+def test_of_answers_that_all_have_findings_the_best_is_taken(tmp_path: Path, engine: Recorded) -> None:
+    better = "It is too short, but it quotes LINE 0."
+
+    def answer(body: dict[str, Any]) -> str:
+        if len(body["messages"]) == 2:
+            return "It is short."
+        return {None: "", 1: better, 2: "It is also short."}[body.get("seed")]
+
+    engine.answer = answer
+    byte_tokenizer(tmp_path / "model")
+    captioning = stage(tmp_path / "model", engine.base_url, repair_on=["too_short", "empty"], repair_tries=3)
+    captioning.open()
+    output = captioning.process(perceived(tmp_path, ["a"], CountedImages()))
+    assert account(output, 1)[0] == better
+    assert [one["kind"] for one in output.rows.column("findings").to_pylist()[0]] == ["too_short"]
+    assert output.metrics["answers_asked"] == 4
+
+
+def test_sampled_answers_are_not_for_a_deterministic_engine() -> None:
+    engine = {"model": "org/name", "deterministic": True}
+    with pytest.raises(ValueError, match="deterministic needs repair_tries 1"):
+        CaptionSection.model_validate({"engine": engine, "repair_tries": 2})
 
 
 def test_instructions_that_never_fit_stop_the_run_before_it_starts(tmp_path: Path, engine: Recorded) -> None:
