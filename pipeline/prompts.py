@@ -300,12 +300,10 @@ def _texts(answer: dict[str, Any]) -> Iterator[str]:
     if repair is not None:
         yield from ("", "--- first answer", repair["first"], "", "--- user, again", repair["asked"])
         of = f", the best of {repair['tries']}" if repair["tries"] > 1 else ""
-        said = repair["second"] or "none: the engine refused the longer conversation"
+        said = "none: the engine refused the longer conversation" if repair["second"] is None else repair["second"]
         yield from ("", f"--- second answer{of}", said)
     if caption is not None:
-        again = ""
-        if repair is not None:
-            again = ", the second answer" if caption["repaired"] else ", the first answer"
+        again = ", the second answer after a repair" if caption["repaired"] else ""
         end = f"{caption['finish_reason']}, {caption['completion_tokens']:,} tokens{again}"
         yield from ("", f"--- answer ({end})", caption["caption"], "")
         yield from ([f"- {one['kind']}: {one['detail']}" for one in caption["findings"]] or ["no findings"])

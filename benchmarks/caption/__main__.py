@@ -61,7 +61,13 @@ def targets(answer: dict[str, Any]) -> list[dict[str, Any]]:
         found += [("rows that ended once, in trouble: all", once, once == 1)]
     if "repair" in answer:
         for name, left in answer["repair"]["ratios"].items():
-            found += [(f"findings per caption, after / before repair, {name}: at most 0.5", left, left <= 0.5)]
+            found += [
+                (
+                    f"findings per caption, after / before repair, {name}: at most {repair.MOST:g}",
+                    left,
+                    left <= repair.MOST,
+                )
+            ]
     return [{"target": words, "found": value, "met": met} for words, value, met in found]
 
 

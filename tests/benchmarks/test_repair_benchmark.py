@@ -18,6 +18,8 @@ def test_the_pass_asks_about_faulty_captions_and_leaves_no_more_findings(capsys:
     assert repaired["faulty"] >= repaired["asked_again"] - repaired["repaired"]
     assert answer["ratios"]["one answer"] == pytest.approx(repaired["findings"] / without["findings"])
     assert best["findings"] <= repaired["findings"] <= without["findings"]
+    assert all(ratio <= 1 for ratio in answer["ratios"].values())
+    assert repaired["faulty"] <= without["faulty"]
     for found in (without, repaired, best):
         assert sum(found["kinds"].values()) == pytest.approx(24 * found["findings"])
         assert found["figures"].keys() <= MEASURES.keys() and found["figures"]["object_f1"]["value"] > 0.8
