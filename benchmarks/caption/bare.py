@@ -41,5 +41,5 @@ async def _flat_out(url: str, key: str, bodies: Sequence[bytes], concurrency: in
 
 def body(model: str, messages: list[dict[str, Any]], max_tokens: int) -> bytes:
     """A request as the stage's client sends it."""
-    said = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+    said = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
     return json.dumps(said).encode()

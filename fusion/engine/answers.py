@@ -1,5 +1,6 @@
 """What is asked of an engine, and what comes back."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,26 +62,25 @@ class Failure:
     later: bool = False
 
 
-def answer_of(completion: Any) -> Answer:
-    """An answer from a chat completion as the openai library parses it.
+def answer_of(completion: bytes) -> Answer:
+    """An answer from the JSON of a chat completion.
 
     Raises:
-        ValueError: the body is not a chat completion; the library does not check it.
+        ValueError: it is none.
     """
-    choices = getattr(completion, "choices", None)
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = getattr(choice, "message", None)
-    if choice is None or message is None:
-        raise ValueError(str(completion)[:200])
-    usage = completion.usage
-    details = usage.prompt_tokens_details if usage else None
-    return Answer(
-        text=_whole(message.content or getattr(message, "refusal", None) or ""),
-        finish_reason=choice.finish_reason or "unknown",
-        prompt_tokens=usage.prompt_tokens if usage else 0,
-        cached_tokens=(details.cached_tokens or 0) if details else 0,
-        completion_tokens=usage.completion_tokens if usage else 0,
-    )
+    try:
+        said = json.loads(completion)
+        choice, usage = said["choices"][0], said.get("usage") or {}
+        message = choice["message"]
+        return Answer(
+            text=_whole(message.get("content") or message.get("refusal") or ""),
+            finish_reason=str(choice.get("finish_reason") or "unknown"),
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            cached_tokens=int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(completion[:200].decode("utf-8", "replace")) from error
 
 
 def _whole(text: str) -> str:

@@ -6,17 +6,15 @@ import functools
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field
 
-from fusion.engine.answers import Answer, BadInputError, Draw, Failure, Question, answer_of
+from fusion.engine.answers import Answer, BadInputError, Draw, Failure, Question
+from fusion.engine.chat_api import CONNECT_S, ChatApi, RefusedError, UnreachableError, chat_api
 from fusion.engine.endpoints import Endpoint, Endpoints
 from fusion.engine.pace import Pace, retry_after
 from schemas.section import Section
-
-if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
 
 T = TypeVar("T")
 Talk = Generator[Question, Answer | Failure, T]
@@ -29,9 +27,9 @@ _RETRIED = {408, 409, 425}
 _TOO_FAST = {429, 503, 529}
 # OpenAI's newer models want their limit by another name, which many other engines do not know.
 _NEWER = "Use 'max_completion_tokens'"
+_AHEAD = 4
+"""For so many requests at once one more talk is begun, so that its question is ready when a place is free."""
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 30.0
-CONNECT_S = 15.0
-"""Until an engine that is silent counts as one that cannot be reached: a machine that is gone refuses nothing."""
 
 
 class SamplingSection(Section):
@@ -55,6 +53,9 @@ class Hang:
     def __init__(self, progress: Callable[[], Hashable], limit_s: float) -> None:
         self.progress, self.limit_s = progress, limit_s
         self.found = False
+
+
+_GONE = Failure("the engine's process is gone", asked=False)
 
 
 class ChatClient:
@@ -107,8 +108,9 @@ class ChatClient:
     def converse(self, talks: Sequence[Callable[[], Talk[T]]]) -> list[T | Failure]:
         """What each talk returns, in order; a failure where it raises BadInputError, or the engine is gone before it.
 
-        Talks are begun when their turn comes and run off the event loop, so that the encoded images of a whole shard
-        are never in memory at once. Another exception of a talk ends them all and is raised.
+        Talks are begun a little before their turn and run off the event loop, so that the engine is not kept waiting
+        and the encoded images of a whole shard are never in memory at once. Another exception of a talk ends them all
+        and is raised.
         """
         return asyncio.run(self._converse_all(talks))
 
@@ -116,27 +118,32 @@ class ChatClient:
         results: list[T | Failure] = [Failure("not begun", asked=False)] * len(talks)
         waiting = iter(enumerate(talks))
 
-        async def places() -> None:
+        places = asyncio.Semaphore(self._concurrency)
+        begun = self._concurrency + -(-self._concurrency // _AHEAD)
+
+        async def one_after_another() -> None:
             for i, begin in waiting:
-                results[i] = await self._converse(clients, begin)
+                results[i] = await self._converse(api, places, begin)
 
         watch = asyncio.create_task(self._watch(self._hang)) if self._hang else None
         try:
-            async with self._clients() as clients:
-                await asyncio.gather(*(places() for _ in range(min(self._concurrency, len(talks)))))
+            async with chat_api(min(CONNECT_S, self._timeout_s)) as api:
+                await asyncio.gather(*(one_after_another() for _ in range(min(begun, len(talks)))))
         finally:
             if watch:
                 watch.cancel()
         return results
 
-    async def _converse(self, clients: "dict[str, AsyncOpenAI]", begin: Callable[[], Talk[T]]) -> T | Failure:
+    async def _converse(self, api: ChatApi, places: asyncio.Semaphore, begin: Callable[[], Talk[T]]) -> T | Failure:
         if self._gone():
-            return Failure("the engine's process is gone", asked=False)
+            return _GONE
         try:
             talk = begin()
             step: Any = await asyncio.to_thread(_step, talk, None)
             while isinstance(step, Question):
-                step = await asyncio.to_thread(_step, talk, await self._ask(clients, step))
+                async with places:
+                    said = _GONE if self._gone() else await self._ask(api, step)
+                step = await asyncio.to_thread(_step, talk, said)
         except BadInputError as error:
             return Failure(str(error), asked=False, own=True)
         return step.value
@@ -144,24 +151,7 @@ class ChatClient:
     def _gone(self) -> bool:
         return not self._alive() or (self._hang is not None and self._hang.found)
 
-    @contextlib.asynccontextmanager
-    async def _clients(self) -> "AsyncIterator[dict[str, AsyncOpenAI]]":
-        """A client with its connections for each engine, by URL."""
-        from openai import AsyncOpenAI, Timeout
-
-        limits = Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s))
-        async with contextlib.AsyncExitStack() as stack:
-            yield {
-                # Retries are ours: theirs go on for a dead engine, and repeat what ran into its deadline.
-                one.base_url: await stack.enter_async_context(
-                    AsyncOpenAI(base_url=one.base_url, api_key=one.api_key, max_retries=0, timeout=limits)
-                )
-                for one in self._endpoints
-            }
-
-    async def _ask(self, clients: "dict[str, AsyncOpenAI]", question: Question) -> Answer | Failure:
-        from openai import APIConnectionError, APIStatusError, OpenAIError
-
+    async def _ask(self, api: ChatApi, question: Question) -> Answer | Failure:
         last, attempt, refusals, waited = "", 0, 0, 0.0
         while True:
             await self._pace.turn()
@@ -169,7 +159,7 @@ class ChatClient:
             endpoint, limit = self._endpoints.pick(question.affinity), self._limit
             try:
                 async with self._deadline():
-                    answer = answer_of(await self._complete(clients[endpoint.base_url], question))
+                    answer = await api.complete(endpoint, self._body(question))
                 self._answered += 1
                 self._pace.took(answer.prompt_tokens + answer.completion_tokens)
                 return answer
@@ -177,12 +167,12 @@ class ChatClient:
                 if self._hang and self._hang.found:
                     return Failure(f"the engine made no progress for {self._hang.limit_s:g} s")
                 return Failure(f"no answer within {self._timeout_s:g} s")
-            except APIStatusError as error:
-                last = f"HTTP {error.status_code}: {_words(error)}"
+            except RefusedError as error:
+                last = str(error)
                 if limit == "max_tokens" and _NEWER in last:
                     self._limit = "max_completion_tokens"
                     continue
-                if error.status_code in _ROW_FAULTS:
+                if error.status in _ROW_FAULTS:
                     return Failure(last, own=True)
                 if (hold := _hold(error)) is not None:
                     hold = max(hold, backoff)
@@ -191,12 +181,12 @@ class ChatClient:
                         return Failure(last, later=not self._gone())
                     self._pace.hold(hold)
                     continue
-                if error.status_code < 500 and error.status_code not in _RETRIED:
+                if error.status < 500 and error.status not in _RETRIED:
                     return Failure(last)
-            except APIConnectionError as error:
-                last = f"connection failed: {error.__cause__ or error}"
+            except UnreachableError as error:
+                last = f"connection failed: {error}"
                 endpoint.rest()
-            except (OpenAIError, ValueError) as error:
+            except ValueError as error:
                 last = f"the answer is no chat completion: {error}"
             finally:
                 endpoint.under_way -= 1
@@ -205,24 +195,20 @@ class ChatClient:
                 return Failure(last)
             await asyncio.sleep(backoff)
 
-    async def _complete(self, client: "AsyncOpenAI", question: Question) -> Any:
+    def _body(self, question: Question) -> dict[str, Any]:
         sampling = self._sampling
-        further = {self._limit: sampling.max_tokens, **self._further}
+        draw = question.draw or Draw(sampling.temperature, sampling.seed)
+        body = {"model": self._model, "messages": question.messages, "temperature": draw.temperature}
+        body |= {self._limit: sampling.max_tokens, **self._further}
         # Only what says something is sent: some hosted engines refuse a request for a seed, or for `top_p` beside
         # `temperature`, and none but vLLM knows the others. Greedy decoding takes notice of neither.
-        draw = question.draw or Draw(sampling.temperature, sampling.seed)
         if draw.temperature > 0:
-            further |= {"top_p": sampling.top_p, "seed": draw.seed}
+            body |= {"top_p": sampling.top_p, "seed": draw.seed}
         if sampling.repetition_penalty != 1.0:
-            further["repetition_penalty"] = sampling.repetition_penalty
+            body["repetition_penalty"] = sampling.repetition_penalty
         if question.boxes is not None:
-            further["mm_processor_kwargs"] = {"boxes": [question.boxes]}
-        return await client.chat.completions.create(
-            model=self._model,
-            messages=question.messages,  # type: ignore[arg-type]
-            temperature=draw.temperature,
-            extra_body=further,
-        )
+            body["mm_processor_kwargs"] = {"boxes": [question.boxes]}
+        return body
 
     @contextlib.asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -258,15 +244,9 @@ def _step(talk: Talk[T], said: Answer | Failure | None) -> Any:
         return end
 
 
-def _hold(error: "APIStatusError") -> float | None:
+def _hold(error: RefusedError) -> float | None:
     """Seconds to ask nobody anything, where the refusal is for the pace; None where it is for something else."""
-    asked = retry_after(error.response.headers)
-    if error.status_code not in _TOO_FAST or (error.status_code == 503 and asked is None):
+    asked = retry_after(error.headers)
+    if error.status not in _TOO_FAST or (error.status == 503 and asked is None):
         return None
     return asked or 0.0
-
-
-def _words(error: Any) -> str:
-    body = error.body
-    message = body.get("message") if isinstance(body, dict) else None
-    return " ".join(str(message or error.response.text or error.message).split())[:300]

@@ -38,6 +38,8 @@ _EXCEPTION = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interr
 _HARMLESS = re.compile(r"\b(?:DEBUG|INFO|WARNING)\b|root cause")
 _COUNTED = re.compile(r"\bValidationError: \d+ validation errors? for \S+$")
 _COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total", "vllm:request_success_total")
+# To this machine itself, whatever proxy the environment names.
+_HERE = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -96,7 +98,7 @@ class VLLMServer:
         vLLM's --disable-log-stats, so that it never seems to stand still.
         """
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{self._port}/metrics", timeout=5) as answer:
+            with _HERE.open(f"http://{HOST}:{self._port}/metrics", timeout=5) as answer:
                 lines = answer.read().decode(errors="replace").splitlines()
         except (OSError, urllib.error.URLError):
             return None
@@ -115,7 +117,7 @@ class VLLMServer:
             {"content-type": "application/json", "authorization": f"Bearer {self.api_key}"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=self.section.health_timeout_s) as answer:
+            with _HERE.open(request, timeout=self.section.health_timeout_s) as answer:
                 return list(json.load(answer)["tokens"])
         except (OSError, ValueError, KeyError):  # a template without a system turn, an engine without the endpoint
             return []
@@ -235,7 +237,7 @@ class VLLMServer:
 
     def _healthy(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{self._port}/health", timeout=5) as answer:
+            with _HERE.open(f"http://{HOST}:{self._port}/health", timeout=5) as answer:
                 return answer.status == 200
         except (OSError, urllib.error.URLError):
             return False

@@ -123,16 +123,21 @@ def test_no_more_requests_at_once_than_asked_for() -> None:
             assert int(answer.read()) == 3
 
 
-def test_messages_are_made_when_their_turn_comes(engine: str) -> None:
+@pytest.mark.parametrize(("concurrency", "ahead"), [(1, 1), (4, 1), (5, 2)])
+def test_messages_are_made_a_little_before_their_turn(concurrency: int, ahead: int) -> None:
     made: list[float] = []
 
     def question() -> Question:
         made.append(time.monotonic())
-        return ask("do:sleep=0.3")()
+        return ask("do:sleep=0.5")()
 
-    client(engine, concurrency=1).ask([question] * 3)
-    assert made[1] - made[0] >= 0.3
-    assert made[2] - made[1] >= 0.3
+    with chat_engine.running() as url:
+        client(url, concurrency=concurrency).ask([question] * (2 * concurrency + ahead))
+        first, last = chat_engine.asked(url)[0]["at"], max(one["at"] for one in chat_engine.asked(url))
+    begun = concurrency + ahead
+    assert all(at < first + 0.5 for at in made[:begun])  # before any answer was there
+    assert all(at >= first + 0.5 for at in made[begun:])
+    assert last >= first + 1.0
 
 
 def test_an_input_that_cannot_be_made_fails_its_row_and_a_bug_fails_loudly(engine: str) -> None:
@@ -153,7 +158,7 @@ def test_nobody_there_is_a_failure_and_a_dead_engine_ends_the_retries() -> None:
     [failure] = client("http://127.0.0.1:9/v1", retries=0).ask([ask("x")])
     assert isinstance(failure, Failure)
     assert "connection failed" in failure.detail
-    lives = iter([True])
+    lives = iter([True] * 3)  # as each is begun, and as the first has its turn
     started = time.monotonic()
     asked, unasked = client("http://127.0.0.1:9/v1", concurrency=1, retries=20, alive=lambda: next(lives, False)).ask(
         [ask("x"), ask("y")]
