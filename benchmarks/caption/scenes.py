@@ -100,7 +100,6 @@ def section(model: Path, engine: dict[str, Any] | None = None, **settings: Any) 
         "prompt": PROMPT.model_dump(),
         "budget": {"image_tokens": _IMAGE_TOKENS},
         "max_tokens": MAX_TOKENS,
-        "image_max_side": 512,
     }
     return CaptionSection.model_validate(values | settings)
 

@@ -1,6 +1,7 @@
 """One request to an engine over HTTP, by OpenAI's chat completions API."""
 
 import contextlib
+import functools
 import json
 import ssl
 import urllib.request
@@ -92,6 +93,7 @@ def proxy_of(url: str) -> str | None:
     return proxies.get(parts.scheme, proxies.get("all"))
 
 
+@functools.cache  # a tenth of a second, and a client is made for every shard
 def _trusted() -> ssl.SSLContext:
     """Trust in what the system trusts, by SSL_CERT_FILE too, and in the public authorities: small images have none."""
     context = ssl.create_default_context()

@@ -98,7 +98,7 @@ class ChatClient:
         self._deadlines: set[asyncio.Timeout] = set()
 
     def ask(self, questions: Sequence[Callable[[], Question]]) -> list[Answer | Failure]:
-        """One answer or failure per question, in order; questions are made when their turn comes."""
+        """One answer or failure per question, in order; questions are made a little before their turn."""
 
         def talk(make: Callable[[], Question]) -> Talk[Answer | Failure]:
             return (yield make())
@@ -117,7 +117,6 @@ class ChatClient:
     async def _converse_all(self, talks: Sequence[Callable[[], Talk[T]]]) -> list[T | Failure]:
         results: list[T | Failure] = [Failure("not begun", asked=False)] * len(talks)
         waiting = iter(enumerate(talks))
-
         places = asyncio.Semaphore(self._concurrency)
         begun = self._concurrency + -(-self._concurrency // _AHEAD)
 

@@ -23,6 +23,8 @@ def test_stage_and_bare_engine_say_the_same_and_the_cache_serves_the_shared_begi
     answer = throughput(weights, tmp_path, SceneRows(8), rounds=1, concurrency=4)
     assert answer["throughput"]["amount"] == 8
     assert answer["throughput"]["median_ratio"] > 0
+    assert answer["engine_steps"]["measured"] > 0  # twice: once untimed
+    assert answer["engine_steps"]["ratio"] == pytest.approx(1, abs=0.35)
     assert answer["prefix_cache"]["shared_tokens_in_whole_blocks"] >= 32
     assert answer["prefix_cache"]["served_from_cache"] >= 0.95
 
