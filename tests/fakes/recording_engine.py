@@ -1,12 +1,13 @@
 """An engine over HTTP that keeps every request, and refuses what does not fit into its window, as vLLM does."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.fakes.serving import serving
 
 
 @dataclass
@@ -68,16 +69,9 @@ def recording_engine(window: int, count: Callable[[str], int]) -> Iterator[Recor
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    recorded = Recorded(f"http://127.0.0.1:{server.server_address[1]}/v1")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(Handler) as url:
+        recorded = Recorded(f"{url}/v1")
         yield recorded
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _texts(message: dict[str, Any]) -> list[str]:

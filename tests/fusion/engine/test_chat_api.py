@@ -2,16 +2,16 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from fusion.engine.answers import Answer, answer_of
 from fusion.engine.chat_api import RefusedError, UnreachableError, chat_api, proxy_of
 from fusion.engine.endpoints import Endpoint
+from tests.fakes.serving import serving
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "half a \ud83d"}]}
 MESSAGE = {"choices": [{"message": {"content": "a dog"}}]}
@@ -35,13 +35,8 @@ def answering(status: int, said: bytes) -> Iterator[tuple[str, list[tuple[str, d
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", had
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as url:
+        yield f"{url}/v1", had
 
 
 def complete(url: str) -> Answer:
