@@ -1,8 +1,9 @@
 """Shards as `caption` gets them, the stage opened and closed, its engine's processes, and an account of its rows."""
 
+import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def perceived(
     return ShardInput("00000", given, images, scratch)
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened(config: CaptionSection) -> Iterator[CaptionStage]:
     """The stage with an engine of its own; afterwards none of its processes is left."""
     stage = CaptionStage(config, PRIORS)
@@ -81,9 +82,20 @@ def engine_processes() -> list[psutil.Process]:
 
 
 def kill_engine(sign: signal.Signals = signal.SIGKILL) -> None:
-    """Signal the server's first process, not its guardians and not its children."""
-    servers = [p for p in engine_processes() if "guardian" not in " ".join(p.cmdline())]
-    servers[0].send_signal(sign)
+    """Signal the server's first process, not its guardians and not its children, and wait until none of its threads
+    runs: on a busy machine they may answer for some milliseconds more."""
+    server = next(p for p in engine_processes() if "guardian" not in " ".join(p.cmdline()))
+    server.send_signal(sign)
+    while any(state not in "TZX" for state in _thread_states(server.pid)):
+        time.sleep(0.001)
+
+
+def _thread_states(pid: int) -> list[str]:
+    """As proc(5) names them: `T` stopped, `Z` and `X` dead; none where the process is gone."""
+    try:
+        return [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):  # a thread ended meanwhile: look again
+        return ["R"]
 
 
 def account(output: ShardOutput, rows: int) -> dict[int, str]:
