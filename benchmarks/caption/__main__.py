@@ -57,7 +57,9 @@ def targets(answer: dict[str, Any]) -> list[dict[str, Any]]:
         found += [("captions/s, stage / bare engine: at least 0.95", ratio, ratio >= 0.95)]
         found += [("shared beginning served from cache: at least 0.95", served, served >= 0.95)]
     if "trouble" in answer:
-        once = answer["trouble"]["ended_once"] / answer["trouble"]["rows"]
+        told = answer["trouble"]
+        felled, once = told["killed"] + told["hung"], told["ended_once"] / told["rows"]
+        found += [(f"kills and hangs that came: all {told['to_fell']}", felled, felled == told["to_fell"])]
         found += [("rows that ended once, in trouble: all", once, once == 1)]
     if "repair" in answer:
         for name, left in answer["repair"]["ratios"].items():

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import aiohttp
 
@@ -37,9 +36,3 @@ async def _flat_out(url: str, key: str, bodies: Sequence[bytes], concurrency: in
     ) as session:
         await asyncio.gather(*(place(session) for _ in range(concurrency)))
     return texts
-
-
-def body(model: str, messages: list[dict[str, Any]], max_tokens: int) -> bytes:
-    """A request as the stage's client sends it."""
-    said = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
-    return json.dumps(said).encode()

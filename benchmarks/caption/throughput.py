@@ -1,5 +1,6 @@
 """Captions a second of the stage against the same server, driven flat out with the same prompts in the same run."""
 
+import json
 import re
 import urllib.request
 from collections.abc import Callable
@@ -7,10 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from benchmarks.caption.bare import body, flat_out
+from benchmarks.caption.bare import flat_out
 from benchmarks.caption.scenes import GivenPriors, SceneRows, section
 from benchmarks.comparison import Comparison, compare
 from demo.captioner.rows import PROMPT
+from fusion.engine import request_body
 from schemas.errors import ContractError
 from stages.caption import CaptionStage, request_of
 from stages.caption_rows import CaptionRows
@@ -91,7 +93,7 @@ def _bodies(stage: CaptionStage, rows: SceneRows, scratch: Path) -> list[bytes]:
     for i in range(len(seen.uids)):
         messages = request.prompt.render(seen.alt_texts[i], seen.priors_of(i))
         question = request.question(messages, request.image_url(seen.image(i)))
-        made.append(body(config.engine.request_model, question.messages, config.max_tokens))
+        made.append(json.dumps(request_body(config.engine.request_model, question, config)).encode())
     return made
 
 

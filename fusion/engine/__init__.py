@@ -5,8 +5,9 @@ the `pace` that a host allows; `engine` is all of it behind one door.
 """
 
 from fusion.engine.answers import Answer, BadInputError, Draw, Failure, Question
-from fusion.engine.client import ChatClient, SamplingSection, Talk
+from fusion.engine.client import ChatClient, Talk
 from fusion.engine.engine import Engine
+from fusion.engine.sampling import SamplingSection, request_body
 from fusion.engine.section import EngineSection
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "Question",
     "SamplingSection",
     "Talk",
+    "request_body",
 ]

@@ -8,13 +8,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Hashable, Sequence
 from typing import Any, TypeVar
 
-from pydantic import Field
-
-from fusion.engine.answers import Answer, BadInputError, Draw, Failure, Question
+from fusion.engine.answers import Answer, BadInputError, Failure, Question
 from fusion.engine.chat_api import CONNECT_S, ChatApi, RefusedError, UnreachableError, chat_api
 from fusion.engine.endpoints import Endpoint, Endpoints
 from fusion.engine.pace import Pace, retry_after
-from schemas.section import Section
+from fusion.engine.sampling import SamplingSection, request_body
 
 T = TypeVar("T")
 Talk = Generator[Question, Answer | Failure, T]
@@ -30,16 +28,6 @@ _NEWER = "Use 'max_completion_tokens'"
 _AHEAD = 4
 """For so many requests at once one more talk is begun, so that its question is ready when a place is free."""
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 30.0
-
-
-class SamplingSection(Section):
-    """How the engine picks tokens."""
-
-    max_tokens: int = Field(512, ge=1, le=32_768, description="most tokens of an answer")
-    temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus of the distribution that is sampled from")
-    seed: int = Field(0, ge=0, description="of the sampling; the same for every row")
-    repetition_penalty: float = Field(1.0, gt=0, le=2, description="vLLM's; 1 is none, and then it is not sent")
 
 
 class Hang:
@@ -195,19 +183,7 @@ class ChatClient:
             await asyncio.sleep(backoff)
 
     def _body(self, question: Question) -> dict[str, Any]:
-        sampling = self._sampling
-        draw = question.draw or Draw(sampling.temperature, sampling.seed)
-        body = {"model": self._model, "messages": question.messages, "temperature": draw.temperature}
-        body |= {self._limit: sampling.max_tokens, **self._further}
-        # Only what says something is sent: some hosted engines refuse a request for a seed, or for `top_p` beside
-        # `temperature`, and none but vLLM knows the others. Greedy decoding takes notice of neither.
-        if draw.temperature > 0:
-            body |= {"top_p": sampling.top_p, "seed": draw.seed}
-        if sampling.repetition_penalty != 1.0:
-            body["repetition_penalty"] = sampling.repetition_penalty
-        if question.boxes is not None:
-            body["mm_processor_kwargs"] = {"boxes": [question.boxes]}
-        return body
+        return request_body(self._model, question, self._sampling, self._limit, **self._further)
 
     @contextlib.asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:

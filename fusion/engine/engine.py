@@ -4,9 +4,10 @@ import os
 from typing import Any, Literal
 
 from fusion.engine.answers import Failure, Question
-from fusion.engine.client import ChatClient, Hang, SamplingSection
+from fusion.engine.client import ChatClient, Hang
 from fusion.engine.endpoints import Endpoint
 from fusion.engine.pace import Pace
+from fusion.engine.sampling import SamplingSection
 from fusion.engine.section import EngineSection
 from fusion.engine.server import VLLMServer
 from schemas.errors import SetupError
