@@ -20,6 +20,7 @@ from schemas.ledger import Drop, Reason
 from schemas.tables import CAPTION
 from stages.answer_book import KIND, AnswerBook
 from stages.base import POISON_DETAIL, MapStage, ShardInput, ShardOutput
+from stages.caption_findings import findings_metrics
 from stages.caption_rows import CaptionRows
 from stages.caption_section import CaptionSection
 from stages.caption_talk import CaptionTalks, Judged
@@ -185,6 +186,7 @@ class CaptionStage(MapStage):
                 **_prefix_metrics(book.asked, self._prefix_tokens),
                 "repairs_asked": float(sum(one.repair is not None for one in judged.values())),
                 "repaired": float(sum(one.repaired for one in judged.values())),
+                **findings_metrics(list(judged.values()), [k for k, i in enumerate(judged) if i not in stops]),
                 **_cut_metrics(rows.cuts.values()),
             },
         )

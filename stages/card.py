@@ -8,6 +8,7 @@ from pydantic import Field
 from schemas.section import Section
 from schemas.summary import RunSummary
 from stages.caption_figures import caption_table
+from stages.caption_findings import findings_table
 from stages.markdown import markdown_environment
 
 # The Hub's own steps for `size_categories`.
@@ -49,11 +50,13 @@ def render_card(summary: RunSummary, section: CardSection) -> str:
     environment = markdown_environment(Path(__file__).parent)
     environment.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
     environment.filters["count"] = lambda value: f"{value:,}"
+    environment.filters["percent"] = lambda part, whole: f"{100 * part / whole:.1f} %"
     return environment.get_template("card.md.j2").render(
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
         title=section.title or summary.name,
         run=summary,
         captions=caption_table(summary),
+        findings=findings_table(summary),
         card=section,
         notes=[*summary.notes, *section.notes],
     )

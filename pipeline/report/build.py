@@ -17,6 +17,7 @@ from pipeline.report.page import render
 from pipeline.report.pictures import disparity_uri, thumbnail_uri
 from schemas.summary import RunSummary
 from stages.caption_figures import caption_table
+from stages.caption_findings import findings_table
 
 _MERGED = BoxChoiceSection()
 _DRAWN = 20  # shapes of one expert that are drawn over an image; more hide it, and all are listed
@@ -77,6 +78,7 @@ def render_report(summary: RunSummary, samples: Sequence[ReportSample], curation
         samples=[_view(sample, locating) for sample in samples],
         captions=caption_table(summary),
         captioning=captioning(summary),
+        findings=findings_table(summary),
         curation=curation,
     )
 

@@ -191,3 +191,35 @@ def test_it_says_how_the_captions_came_about() -> None:
         assert words in html
     assert "prompts cut to fit" not in html
     assert 'id="captioning"' not in render_report(SUMMARY, [])
+
+
+FOUND = {"captions_checked": 50.0, "captions_kept": 49.0, "findings_first": 20.0, "findings_last": 10.0}
+FOUND |= {"faulty_first": 12.0, "faulty_last": 8.0, "faulty_kept": 7.0, "findings_kept": 9.0, "repairs_asked": 12.0}
+FOUND |= {"wrong_side_first": 12.0, "wrong_side_last": 7.0, "wrong_side_kept": 7.0}
+FOUND |= {"repetition_first": 1.0, "repetition_last": 1.0}
+
+
+def cells(html: str, section: str) -> list[list[str]]:
+    """Of the table under a heading, row by row."""
+    table = html.split(f'id="{section}"')[1].split("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr")[1:]]
+    return [row for row in rows if row]
+
+
+def test_it_says_what_the_checks_found() -> None:
+    html = render_report(RunSummary("r", (StageSummary("caption", 50, 49, metrics=FOUND),)), [])
+    assert cells(html, "findings") == [
+        ["captions with", "before repairs", "after repairs", "of all checked", "not rejected"],
+        ["wrong_side", "12", "7", "14.0 %", "7"],
+        ["repetition", "1", "1", "2.0 %", "0"],
+        ["any finding", "12", "8", "16.0 %", "7"],
+    ]
+    assert "50 captions were checked; 0.20 findings a caption, 0.40 before the repairs; 1 were rejected." in html
+
+
+def test_it_says_so_where_the_checks_found_nothing() -> None:
+    clean = {"captions_checked": 5.0, "captions_kept": 5.0, "findings_first": 0.0, "findings_last": 0.0}
+    clean |= {"repairs_asked": 0.0}
+    html = render_report(RunSummary("r", (StageSummary("caption", 5, 5, metrics=clean),)), [])
+    assert "5 captions were checked; 0.00 findings a caption." in html and "captions with" not in html
+    assert 'id="findings"' not in render_report(SUMMARY, [])

@@ -90,6 +90,8 @@ def test_findings_repair_once_and_reject(tmp_path: Path, external: str) -> None:
     assert output.rows.column("repaired").to_pylist() == [False, True]
     assert output.rows.column("completion_tokens").to_pylist() == [3, 6]
     assert output.metrics["repairs_asked"] == output.metrics["repaired"] == 1
+    assert output.metrics["captions_checked"] == output.metrics["captions_kept"] == 2
+    assert output.metrics["empty_first"] == 1 and "empty_last" not in output.metrics
     kinds = {f["kind"] for f in output.rows.column("findings").to_pylist()[0]}
     assert "coordinates" in kinds
 
