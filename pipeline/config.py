@@ -53,7 +53,9 @@ class RunSection(Section):
     no_progress_hours: float = runtime(
         6.0, gt=0, description="hours without one finished shard after which the run stops instead of hanging"
     )
-    gallery: int = runtime(24, ge=0, le=500, description="samples shown in the report")
+    gallery: int = runtime(
+        24, ge=0, le=500, description="samples shown in the report, and half as many more that have findings"
+    )
 
 
 class WorldSection(Section):

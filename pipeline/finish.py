@@ -9,7 +9,7 @@ from pipeline.identities import recorded_stages
 from pipeline.plan import Snapshot, StagePlan, plan
 from pipeline.report.build import render_report
 from pipeline.report.curation import Curation, curation
-from pipeline.report.samples import pick_samples
+from pipeline.report.samples import pick_faulty, pick_samples
 from pipeline.report.sweep_page import render_sweep, sheets
 from pipeline.report.sweep_view import sweep_view
 from pipeline.sample import clusters_of, draw, extent_of
@@ -105,8 +105,10 @@ def make_report(view: View) -> Path:
     captioned = next(item for item in view.plans if item.name == "caption")
     shards = [shard for shard in captioned.shards if shard not in captioned.pending] if captioned.final else []
     priors = DecidedPriors(view.config.perceive)
-    samples = pick_samples(view.store, CommittedImages(view.store), priors, shards, view.config.run.gallery)
-    view.store.storage.write(REPORT, render_report(view.summary, samples, _curation(view)).encode())
+    images, gallery = CommittedImages(view.store), view.config.run.gallery
+    samples = pick_samples(view.store, images, priors, shards, gallery)
+    faulty = pick_faulty(view.store, images, priors, shards, gallery // 2, {sample.uid for sample in samples})
+    view.store.storage.write(REPORT, render_report(view.summary, samples, _curation(view), faulty).encode())
     return view.root / REPORT
 
 

@@ -66,16 +66,25 @@ class _Layer:
         return self.shapes[:_DRAWN]
 
 
-def render_report(summary: RunSummary, samples: Sequence[ReportSample], curation: Curation | None = None) -> str:
-    """The page as HTML; the same run gives the same text."""
-    locating = sorted(
-        {e for s in samples for e, prior in s.priors.items() if {"boxes", "regions", "phrases", "lines"} & set(prior)}
-    )
+def render_report(
+    summary: RunSummary,
+    samples: Sequence[ReportSample],
+    curation: Curation | None = None,
+    faulty: Sequence[ReportSample] = (),
+) -> str:
+    """The page as HTML; the same run gives the same text.
+
+    Args:
+        faulty: samples with findings that are shown beside those that stand for the dataset.
+    """
+    located = {"boxes", "regions", "phrases", "lines"}
+    locating = sorted({e for s in [*samples, *faulty] for e, prior in s.priors.items() if located & set(prior)})
     return render(
         "report.html.j2",
         run=summary,
         experts=locating,
         samples=[_view(sample, locating) for sample in samples],
+        faulty=[_view(sample, locating) for sample in faulty],
         captions=caption_table(summary),
         captioning=captioning(summary),
         findings=findings_table(summary),

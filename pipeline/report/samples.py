@@ -1,10 +1,16 @@
-"""Which samples the gallery shows: spread evenly over the dataset, the same ones each time."""
+"""Which samples the report shows, the same ones each time: some spread evenly over the dataset, some with findings."""
+
+from collections.abc import Collection
+from itertools import zip_longest
 
 from pipeline.report.build import ReportSample
 from pipeline.store import Store
 from schemas.tables import SCORE_COLUMNS
 from stages.base import ImageSource, align
 from stages.priors import DecidedPriors
+
+_SEARCHED = 32
+"""Shards in which samples with findings are looked for; a run of a million rows has hundreds."""
 
 
 def pick_samples(
@@ -25,6 +31,35 @@ def pick_samples(
             samples += _samples(store, images, shard, places, priors)
         first += size
     return samples
+
+
+def pick_faulty(
+    store: Store,
+    images: ImageSource,
+    priors: DecidedPriors,
+    shards: list[str],
+    count: int,
+    shown: Collection[str] = (),
+) -> list[ReportSample]:
+    """At most `count` rows in whose captions the checks found something, each kind of finding in its turn, so that rare
+    ones are seen; from shards spread evenly over the dataset.
+
+    Args:
+        shards: those whose captions are up to date.
+        shown: uids of rows that are in the report already.
+    """
+    by_kind: dict[str, list[tuple[str, int]]] = {}
+    for shard in shards[:: -(-len(shards) // _SEARCHED)] if shards else []:
+        found = store.table("caption", shard, ["uid", "findings"]).to_pylist()
+        for place, row in enumerate(found):
+            for kind in {} if row["uid"] in shown else dict.fromkeys(one["kind"] for one in row["findings"]):
+                by_kind.setdefault(kind, []).append((shard, place))
+    turns = zip_longest(*(by_kind[kind] for kind in sorted(by_kind)))
+    chosen = list(dict.fromkeys(one for turn in turns for one in turn if one is not None))[:count]
+    places: dict[str, list[int]] = {}
+    for shard, place in sorted(chosen):
+        places.setdefault(shard, []).append(place)
+    return [sample for shard, some in places.items() for sample in _samples(store, images, shard, some, priors)]
 
 
 def _samples(

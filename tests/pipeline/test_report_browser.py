@@ -149,7 +149,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, run: Pictured) -> Path:
         run.store, CommittedImages(run.store), run.config.dedup, True, {"recall_rows": 0.998, "recall_rows_of": 400}
     )
     samples = [sample("astronaut"), sample("chelsea", repaired=True), hostile, broken]
-    out.write_text(render_report(SUMMARY, samples, part))
+    out.write_text(render_report(SUMMARY, samples, part, [sample("chelsea", uid="c" * 32)]))
     return out
 
 
@@ -172,8 +172,8 @@ def page(browser: Browser, report: Path) -> Iterator[Page]:
 
 def test_every_picture_is_shown(page: Page) -> None:
     sizes = page.eval_on_selector_all("article img", "all => all.map(i => [i.naturalWidth, i.alt.length])")
-    # Three photographs that decode, two depth maps; the hostile sample has none and the broken one says so.
-    assert len(sizes) == 5 and all(width > 0 and alt > 0 for width, alt in sizes)
+    # Four photographs that decode, three depth maps; the hostile sample has none and the broken one says so.
+    assert len(sizes) == 7 and all(width > 0 and alt > 0 for width, alt in sizes)
     assert page.get_by_text("its bytes do not decode").count() == 1
 
 
