@@ -59,6 +59,12 @@ class Change:
     after: Any
 
     def __str__(self) -> str:
+        if isinstance(self.before, list) and isinstance(self.after, list):
+            added = [item for item in self.after if item not in self.before]
+            removed = [item for item in self.before if item not in self.after]
+            if added or removed:
+                said = {"added": added, "removed": removed}
+                return f"{self.name}: " + ", ".join(f"{word} {_short(items)}" for word, items in said.items() if items)
         return f"{self.name}: {_short(self.before)} -> {_short(self.after)}"
 
 

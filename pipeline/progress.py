@@ -101,7 +101,7 @@ class LiveProgress:
         for item in redone:
             self.console.print(f"[yellow]{item.name}[/] will be done again ({item.rerun} shards), because:")
             for line in item.changes:
-                self.console.print(f"  {line}", markup=False, highlight=False)
+                self.console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
     def segment_started(self, stages: list[str], plans: dict[str, StagePlan]) -> None:
         self.shown = []

@@ -51,6 +51,19 @@ def test_digests_are_told_apart_in_one_short_line() -> None:
     )
 
 
+def test_of_lists_it_is_told_what_came_and_what_went() -> None:
+    kinds = [f"kind_{i}" for i in range(20)]
+
+    def said(old: list[str], new: list[str]) -> str:
+        (change,) = changes("caption", {"config": {"repair_on": old}}, {"config": {"repair_on": new}})
+        return str(change)
+
+    assert said(kinds, [*kinds, "loop"]) == 'caption.repair_on: added ["loop"]'
+    assert said(["a", "b"], ["b", "c"]) == 'caption.repair_on: added ["c"], removed ["a"]'
+    assert said(["a", "b"], ["b", "a"]) == 'caption.repair_on: ["a","b"] -> ["b","a"]'
+    assert said(["a", "a"], ["a"]) == 'caption.repair_on: ["a","a"] -> ["a"]'
+
+
 def test_a_place_does_not_decide_but_what_lies_there(tmp_path: Path) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
