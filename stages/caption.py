@@ -150,8 +150,7 @@ class CaptionStage(MapStage):
         Raises:
             SetupError: the engine is gone and does not come back, or the budget is spent.
         """
-        started = time.monotonic()
-        self._restarts = 0
+        self._restarts, self._asked_s = 0, 0.0
         if self._engine is not None:
             self._engine.forgive()
         rows = CaptionRows(shard, self._priors)
@@ -178,7 +177,7 @@ class CaptionStage(MapStage):
             [Drop(rows.uids[i], rows.urls[i], stops[i].reason, stops[i].detail) for i in sorted(stops)],
             files={KIND: answers},
             metrics={
-                "engine_seconds": time.monotonic() - started,
+                "engine_seconds": self._asked_s,
                 "engine_restarts": float(self._restarts),
                 "answers_asked": float(len(book.asked)),
                 "answers_taken_over": float(book.taken_over),
@@ -204,7 +203,9 @@ class CaptionStage(MapStage):
             engine = self.connect()
             batch = [i for i in pending if deaths[i] < DEATHS_IN_COMPANY] or pending[:1]
             client = engine.client(self.config, further)
+            began = time.monotonic()
             got = dict(zip(batch, client.converse([talks.begin(i) for i in batch]), strict=True))
+            self._asked_s += time.monotonic() - began
             lost = {i: r for i, r in got.items() if isinstance(r, Failure) and not r.own}
             if later := next((failure for failure in lost.values() if failure.later), None):
                 raise self._not_now(later)

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,23 @@ def test_a_killed_engine_is_restarted_and_only_unanswered_rows_are_asked_again(
     assert output.metrics["engine_restarts"] == 1
     # Two rows are under way at a time: when the fifth is read, three of the first four have their answers.
     assert sum(images.reads[i] for i in range(4)) <= 4 + 1
+
+
+def test_the_seconds_of_the_engine_are_those_in_which_it_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pilot's captions a second are multiplied by millions; a big model's start takes as long as the pilot."""
+    start_s = 3
+    slow = f"sleep {start_s}; exec {sys.executable} {chat_engine.__file__}"
+    monkeypatch.setattr(VLLMServer, "command", lambda self: ["sh", "-c", f"{slow} {self.base_url.split(':')[2][:-3]}"])
+    stage = CaptionStage(section(), PRIORS)
+    stage.open()
+    began = time.monotonic()
+    try:
+        output = stage.process(perceived(tmp_path, ["a", "do:sleep=0.5"], CountedImages()))
+    finally:
+        stage.close()
+    assert 0.5 <= output.metrics["engine_seconds"] <= time.monotonic() - began - start_s
 
 
 def test_a_hung_engine_is_restarted_and_a_slow_row_is_not_its_fault(tmp_path: Path, own_engine: None) -> None:
