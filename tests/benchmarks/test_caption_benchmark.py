@@ -30,6 +30,6 @@ def test_stage_and_bare_engine_say_the_same_and_the_cache_serves_the_shared_begi
 
 
 def test_every_row_ends_once_where_the_engine_is_killed_and_answers_badly(tmp_path: Path, weights: Path) -> None:
-    answer = trouble(weights, tmp_path, SceneRows(30), kills=1, hangs=0, share=0.3)
-    assert answer["ended_once"] == answer["rows"] == answer["captioned"] == 30
+    answer = trouble(weights, tmp_path, SceneRows(48), kills=1, hangs=0, share=0.3)
+    assert answer["ended_once"] == answer["rows"] == answer["captioned"] == 48
     assert answer["killed"] == answer["restarts"] == 1
