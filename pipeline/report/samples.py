@@ -52,8 +52,9 @@ def pick_faulty(
     for shard in shards[:: -(-len(shards) // _SEARCHED)] if shards else []:
         found = store.table("caption", shard, ["uid", "findings"]).to_pylist()
         for place, row in enumerate(found):
-            for kind in {} if row["uid"] in shown else dict.fromkeys(one["kind"] for one in row["findings"]):
-                by_kind.setdefault(kind, []).append((shard, place))
+            if row["uid"] not in shown:
+                for kind in {one["kind"] for one in row["findings"]}:
+                    by_kind.setdefault(kind, []).append((shard, place))
     turns = zip_longest(*(by_kind[kind] for kind in sorted(by_kind)))
     chosen = list(dict.fromkeys(one for turn in turns for one in turn if one is not None))[:count]
     places: dict[str, list[int]] = {}

@@ -214,7 +214,7 @@ def test_it_says_what_the_checks_found() -> None:
         ["repetition", "1", "1", "2.0 %", "0"],
         ["any finding", "12", "8", "16.0 %", "7"],
     ]
-    assert "50 captions were checked; 0.20 findings a caption, 0.40 before the repairs; 1 were rejected." in html
+    assert "50 captions were checked; 0.20 findings a caption, 0.40 before the repairs; rejected: 1." in html
 
 
 def test_it_says_so_where_the_checks_found_nothing() -> None:
