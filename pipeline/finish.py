@@ -167,7 +167,7 @@ def _curation(view: View) -> Curation | None:
     done = _done(view)
     if "cluster" not in done:
         return None
-    metrics = next(stage.metrics for stage in view.summary.stages if stage.name == "dedup")
+    metrics = view.summary.metrics_of("dedup")
     store = Snapshot(view.store.storage)
     return curation(store, CommittedImages(store), view.config.dedup, "dedup" in done, metrics)
 

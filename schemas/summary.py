@@ -76,6 +76,10 @@ class RunSummary:
         """The stages that a row passes one after the other, from URL to sample."""
         return tuple(s for s in self.stages if not s.is_expert)
 
+    def metrics_of(self, stage: str) -> dict[str, float]:
+        """A stage's own figures; none where the run has no such stage."""
+        return next((one.metrics for one in self.stages if one.name == stage), {})
+
     @property
     def rows_in(self) -> int:
         """Rows of metadata that came in."""

@@ -185,7 +185,7 @@ class CaptionStage(MapStage):
                 **_prefix_metrics(book.asked, self._prefix_tokens),
                 "repairs_asked": float(sum(one.repair is not None for one in judged.values())),
                 "repaired": float(sum(one.repaired for one in judged.values())),
-                **findings_metrics(list(judged.values()), [k for k, i in enumerate(judged) if i not in stops]),
+                **findings_metrics(list(judged.values()), [judged[i] for i in kept]),
                 **_cut_metrics(rows.cuts.values()),
             },
         )

@@ -102,7 +102,7 @@ def caption_table(run: RunSummary) -> CaptionTable | None:
 
     The shares are known only where all captions are said to be English: the tagger knows no other language.
     """
-    metrics = next((stage.metrics for stage in run.stages if stage.name == "package"), {})
+    metrics = run.metrics_of("package")
     tagged = {name: metrics.get(metric, 0.0) for name, metric in _TAGGED_WORDS.items()}
     total = sum(tagged.values())
     if not total:

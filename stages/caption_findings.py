@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fusion.checks import FindingKind
@@ -66,14 +66,14 @@ class FindingsTable:
         return (*self.kinds, self.any_kind)
 
 
-def findings_metrics(judged: Sequence[Judged], kept: Collection[int]) -> dict[str, float]:
+def findings_metrics(judged: Sequence[Judged], kept: Sequence[Judged]) -> dict[str, float]:
     """What `findings_table` needs of one shard: sums, so that those of shards add up.
 
     Args:
-        kept: which of them, by place, the policy did not reject.
+        kept: those of them that the policy did not reject.
     """
     first = [one.repair.first if one.repair is not None else one for one in judged]
-    steps = dict(zip(_STEPS, (first, judged, [judged[i] for i in kept]), strict=True))
+    steps = dict(zip(_STEPS, (first, judged, kept), strict=True))
     counts = Counter({"captions_checked": len(judged), "captions_kept": len(kept)})
     for step, captions in steps.items():
         counts[f"findings_{step}"] = sum(len(one.findings) for one in captions)
@@ -84,7 +84,7 @@ def findings_metrics(judged: Sequence[Judged], kept: Collection[int]) -> dict[st
 
 def findings_table(run: RunSummary) -> FindingsTable | None:
     """None where no caption was checked."""
-    metrics = next((stage.metrics for stage in run.stages if stage.name == "caption"), {})
+    metrics = run.metrics_of("caption")
     checked = int(metrics.get("captions_checked", 0))
     if not checked:
         return None

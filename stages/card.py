@@ -10,6 +10,7 @@ from schemas.summary import RunSummary
 from stages.caption_figures import caption_table
 from stages.caption_findings import findings_table
 from stages.markdown import markdown_environment
+from stages.numbers import count, percent
 
 # The Hub's own steps for `size_categories`.
 _SIZES = [("n<1K", 1_000), ("1K<n<10K", 10_000), ("10K<n<100K", 100_000), ("100K<n<1M", 1_000_000), ("1M<n<10M", 10**7)]
@@ -49,8 +50,7 @@ def render_card(summary: RunSummary, section: CardSection) -> str:
     }
     environment = markdown_environment(Path(__file__).parent)
     environment.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
-    environment.filters["count"] = lambda value: f"{value:,}"
-    environment.filters["percent"] = lambda part, whole: f"{100 * part / whole:.1f} %"
+    environment.filters.update(count=count, percent=percent)
     return environment.get_template("card.md.j2").render(
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
         title=section.title or summary.name,

@@ -5,10 +5,9 @@ from schemas.summary import RunSummary
 
 def captioning(run: RunSummary) -> list[tuple[str, str]]:
     """(what, figure in words) of the caption stage; empty where nothing is captioned."""
-    stage = next((stage for stage in run.stages if stage.name == "caption"), None)
-    if stage is None or not stage.metrics:
+    metrics = run.metrics_of("caption")
+    if not metrics:
         return []
-    metrics = stage.metrics
     asked, taken = metrics.get("answers_asked", 0.0), metrics.get("answers_taken_over", 0.0)
     judged = asked + taken - metrics.get("repairs_asked", 0.0)
     facts = [("engine asked", f"{asked:,.0f} times; {taken:,.0f} answers were there from before")]

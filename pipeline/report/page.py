@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.report import numbers
+from stages import numbers
 
 
 def render(template: str, **values: Any) -> str:

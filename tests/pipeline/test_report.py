@@ -11,7 +11,6 @@ from PIL import Image
 from skimage import data as photographs
 
 from pipeline.report.build import ReportSample, render_report
-from pipeline.report.numbers import count, duration, percent, rate, size
 from pipeline.report.overlays import shapes
 from pipeline.report.pictures import disparity_uri, thumbnail_uri
 from schemas.summary import RunSummary, StageSummary
@@ -152,28 +151,6 @@ def test_an_expert_that_states_no_scores_shows_none() -> None:
     box = boxes(1)
     assert shapes({"caption": "x", "lines": [], "regions": box})[0].score is None
     assert shapes({"boxes": box})[0].score == 0.5
-
-
-@pytest.mark.parametrize(
-    ("shown", "expected"),
-    [
-        (count(1234567), "1,234,567"),
-        (count(0.256), "0.26"),
-        (size(1023), "1023 B"),
-        (size(1536), "1.5 KiB"),
-        (size(3 * 1024**4), "3.0 TiB"),
-        (duration(0.44), "0.4 s"),
-        (duration(59.6), "1 min 0 s"),
-        (duration(7800), "2 h 10 min"),
-        (rate(10, 0), "–"),
-        (rate(1000, 2), "500"),
-        (rate(1, 8), "0.12"),
-        (percent(1, 3), "33.3 %"),
-        (percent(0, 0), "–"),
-    ],
-)
-def test_numbers_read_well(shown: str, expected: str) -> None:
-    assert shown == expected
 
 
 def test_it_says_how_the_captions_came_about() -> None:

@@ -27,6 +27,10 @@ def section(engine: dict[str, Any] | None = None, **settings: Any) -> CaptionSec
     return CaptionSection.model_validate(quick | settings | {"engine": {"model": "org/name"} | (engine or {})})
 
 
+def port_of(server: VLLMServer) -> str:
+    return server.base_url.split(":")[2].removesuffix("/v1")
+
+
 def given(url: str, **settings: Any) -> CaptionStage:
     """The stage with an engine that runs already."""
     stage = CaptionStage(section({"base_url": url}, **settings), PRIORS)
@@ -43,9 +47,7 @@ def external() -> Iterator[str]:
 @pytest.fixture
 def own_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage's own server is the misbehaving engine instead of vLLM; guardian and restarts are the real ones."""
-    monkeypatch.setattr(
-        VLLMServer, "command", lambda self: [sys.executable, chat_engine.__file__, self.base_url.split(":")[2][:-3]]
-    )
+    monkeypatch.setattr(VLLMServer, "command", lambda self: [sys.executable, chat_engine.__file__, port_of(self)])
 
 
 def test_every_row_ends_once_whatever_the_engine_and_the_experts_do(tmp_path: Path, external: str) -> None:
@@ -142,7 +144,7 @@ def test_the_seconds_of_the_engine_are_those_in_which_it_was_asked(
     """A pilot's captions a second are multiplied by millions; a big model's start takes as long as the pilot."""
     start_s = 3
     slow = f"sleep {start_s}; exec {sys.executable} {chat_engine.__file__}"
-    monkeypatch.setattr(VLLMServer, "command", lambda self: ["sh", "-c", f"{slow} {self.base_url.split(':')[2][:-3]}"])
+    monkeypatch.setattr(VLLMServer, "command", lambda self: ["sh", "-c", f"{slow} {port_of(self)}"])
     stage = CaptionStage(section(), PRIORS)
     stage.open()
     began = time.monotonic()

@@ -31,7 +31,7 @@ def run(*shards: dict[str, float]) -> RunSummary:
 
 
 def test_shards_add_up_by_kind_and_step() -> None:
-    table = findings_table(run(findings_metrics(SHARDS[0], [0, 1, 2]), findings_metrics(SHARDS[1], [1])))
+    table = findings_table(run(findings_metrics(SHARDS[0], SHARDS[0]), findings_metrics(SHARDS[1], SHARDS[1][1:])))
     assert table is not None
     assert (table.checked, table.kept, table.asked_again) == (5, 4, 2)
     assert {one.kind: one.counts for one in table.kinds} == {TEXT: (2, 1, 1), SIDE: (2, 1, 1), LOOP: (2, 1, 0)}
@@ -40,12 +40,13 @@ def test_shards_add_up_by_kind_and_step() -> None:
 
 
 def test_the_most_frequent_comes_first_and_what_was_not_found_is_left_out() -> None:
-    table = findings_table(run(findings_metrics([judged(SIDE), judged(LOOP), judged(SIDE)], range(3))))
+    captions = [judged(SIDE), judged(LOOP), judged(SIDE)]
+    table = findings_table(run(findings_metrics(captions, captions)))
     assert table is not None and [one.kind for one in table.kinds] == [SIDE, LOOP]
 
 
 def test_nothing_is_told_of_a_run_that_checked_nothing() -> None:
     assert findings_table(RunSummary("r", ())) is None
     assert findings_table(run(findings_metrics([], []))) is None
-    clean = findings_table(run(findings_metrics([judged()], [0])))
+    clean = findings_table(run(findings_metrics([judged()], [judged()])))
     assert clean is not None and clean.kinds == () and clean.any_kind.counts == (0, 0, 0)

@@ -60,20 +60,13 @@ def test_the_card_shows_the_captions_in_figures_beside_the_published_ones() -> N
 
 def test_the_card_tells_what_the_checks_found_in_the_captions_that_are_there() -> None:
     found = {"captions_checked": 50.0, "captions_kept": 40.0, "findings_first": 20.0, "findings_last": 20.0}
-    found |= {
-        "repairs_asked": 0.0,
-        "faulty_last": 18.0,
-        "faulty_kept": 8.0,
-        "wrong_side_last": 8.0,
-        "wrong_side_kept": 8.0,
-    }
-    found |= {"repetition_last": 10.0}
+    found |= {"repairs_asked": 0.0, "faulty_last": 18.0, "faulty_kept": 8.0, "repetition_last": 10.0}
+    found |= {"wrong_side_last": 8.0, "wrong_side_kept": 8.0}
 
     def card(metrics: dict[str, float]) -> str:
         captioned = StageSummary("caption", 50, 40, metrics=metrics)
-        return render_card(
-            replace(SUMMARY, stages=(*SUMMARY.stages[:-2], captioned, SUMMARY.stages[-1])), CardSection()
-        )
+        *before, _, package = SUMMARY.stages
+        return render_card(replace(SUMMARY, stages=(*before, captioned, package)), CardSection())
 
     lines = card(found).split("## What the checks found\n\n")[1].splitlines()
     assert lines[2:5] == ["| wrong_side | 8 | 20.0 % |", "| any finding | 8 | 20.0 % |", ""]
